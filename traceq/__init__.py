@@ -1,0 +1,43 @@
+"""Compare two torch-profiler traces under a module, count every event, and say what changed.
+
+    >>> import traceq
+    >>> with traceq.open("sample_traces/einops.json.gz") as trace:
+    ...     len(trace.scopes("GatedDeltaNet"))
+    30
+
+Importing this is cheap: the rest is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from traceq.diff import Diff, diff
+    from traceq.errors import TraceqError
+    from traceq.trace import Trace
+    from traceq.trace import open_trace as open
+
+__all__ = ["Diff", "Trace", "TraceqError", "diff", "open"]
+
+_HOMES = {
+    "Diff": ("traceq.diff", "Diff"),
+    "Trace": ("traceq.trace", "Trace"),
+    "TraceqError": ("traceq.errors", "TraceqError"),
+    "diff": ("traceq.diff", "diff"),
+    "open": ("traceq.trace", "open_trace"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'traceq' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,81 @@
+"""The command line: one file a command. The only place that prints or exits.
+
+Commands are loaded when they are called, so that ``--help`` and completion answer at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from traceq.errors import TraceqError
+
+INTERRUPTED = 130
+_COMMANDS = {
+    "info": "What was captured, and what became of every event.",
+    "ops": "Calls and durations per op.",
+    "diff": "Compare two traces op by op.",
+    "sql": "Run PerfettoSQL over a trace.",
+    "queries": "The tables and functions that traceq adds to PerfettoSQL.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command when it is run, and lists them without importing any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"traceq.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Start with: traceq info TRACE",
+)
+@click.version_option(package_name="traceq", prog_name="traceq")
+def group() -> None:
+    """Query and compare torch-profiler traces; every event counted.
+
+    A TRACE is the JSON that torch.profiler's export_chrome_trace writes (.json, .gz, .zst, .zip),
+    - for standard input, or tp://HOST:PORT for what a running trace_processor holds.
+    """
+
+
+def main() -> None:
+    """Entry point: runs a command, and turns errors into one message and an exit code."""
+    try:
+        group.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted")
+        # Worker threads of the engine may still be unwinding; nothing of theirs is worth a wait.
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except TraceqError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of the pipe has gone (head, less): not an error, and nothing left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _say(text: str) -> None:
+    click.echo(f"traceq: {text}", err=True)

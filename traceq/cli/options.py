@@ -1,0 +1,97 @@
+"""Options that several commands share, as decorators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _chain(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def decorate(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def opening(command: Command) -> Command:
+    """How traces are opened: engine, arguments, timeout."""
+    return _chain(
+        click.option(
+            "--engine",
+            metavar="NAME",
+            help="wasm (default, in-process), wasm64 (for traces above 3.5 GB in the engine), "
+            "shell or shell:PATH (native trace_processor_shell). Also TRACEQ_ENGINE.",
+        ),
+        click.option(
+            "--args",
+            type=click.Choice(["default", "all"]),
+            default="default",
+            help="Which arguments of events to carry: those for joins and shapes, or every one.",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="End a query that takes longer.",
+        ),
+    )(command)
+
+
+def under(command: Command) -> Command:
+    """Limit to what is below matching slices."""
+    return click.option(
+        "--under",
+        multiple=True,
+        metavar="PATTERN",
+        help="Only what is below slices that match. Text is a part of the name, * and ? make it a "
+        "glob, re: a regular expression. May be given several times.",
+    )(command)
+
+
+def match(command: Command) -> Command:
+    """Keep ops whose name matches."""
+    return click.option(
+        "--match",
+        multiple=True,
+        metavar="PATTERN",
+        help="Only ops that match (patterns as for --under).",
+    )(command)
+
+
+def limit(default: int) -> Callable[[Command], Command]:
+    """At most so many rows; 0 for all."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=0),
+        default=default,
+        show_default=True,
+        metavar="N",
+        help="Show at most N rows; 0 shows all.",
+    )
+
+
+def output(*formats: str) -> Callable[[Command], Command]:
+    """Format and destination of the result."""
+    return _chain(
+        click.option(
+            "--format",
+            "format_",
+            type=click.Choice(formats),
+            default=formats[0],
+            show_default=True,
+            help="How to print the result.",
+        ),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help="Write the result to FILE instead of standard output.",
+        ),
+    )

@@ -1,0 +1,99 @@
+"""Writes results: to stdout, where pipes take them, or to a file that is never half written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from traceq.errors import UsageError
+from traceq.report import Report
+
+PIPE_WIDTH = 120
+"""Columns of a table where stdout is no terminal and COLUMNS is not set."""
+
+
+def write(text: str, path: str | None) -> None:
+    """Write a whole result. Raises UsageError where the file cannot be written."""
+    if path is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        _write_file(Path(path), text)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be written: {error.strerror}", hint="Choose another file with -o."
+        ) from error
+
+
+def _write_file(path: Path, text: str) -> None:
+    """Through a temporary name, so that a reader never sees half of it."""
+    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe
+        path.write_text(text, encoding="utf-8")
+        return
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def render(report: Report, format_: str, path: str | None) -> str:
+    """A report as ``table`` for this terminal, or as ``markdown``."""
+    if format_ == "markdown":
+        from traceq.render.markdown import to_markdown
+
+        return to_markdown(report)
+    from traceq.render.terminal import to_terminal
+
+    on_terminal = path is None and sys.stdout.isatty()
+    return to_terminal(
+        report,
+        width=terminal_width(on_terminal),
+        color=on_terminal and "NO_COLOR" not in os.environ,
+    )
+
+
+def terminal_width(on_terminal: bool) -> int:
+    """Columns to fill: the terminal's, or COLUMNS, or a width that suits a log."""
+    if on_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return max(40, shutil.get_terminal_size((80, 24)).columns)
+    return PIPE_WIDTH
+
+
+def to_json(data: Any) -> str:
+    """Plain data as indented JSON."""
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV with a header; absent values are empty."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def records_to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
+    """Records as CSV."""
+    return to_csv(columns, ([row[column] for column in columns] for row in rows))

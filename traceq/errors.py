@@ -1,0 +1,48 @@
+"""The errors a user can meet, each carrying the next step to take.
+
+Every failure that a user can cause is a :class:`TraceqError`; the command line prints it once,
+on stderr, and exits with :attr:`TraceqError.exit_code`. Bugs are left to raise as what they are.
+"""
+
+from __future__ import annotations
+
+
+class TraceqError(Exception):
+    """Base of all errors that a user can cause.
+
+    ``message`` says what is wrong in one line; ``hint`` says what to do next, if anything can be.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class TraceReadError(TraceqError):
+    """The input is not a trace that can be read."""
+
+
+class EngineError(TraceqError):
+    """The query engine could not be started, or broke."""
+
+
+class QueryError(TraceqError):
+    """The engine refused a query; the message is the engine's own, with its position."""
+
+
+class QueryTimeoutError(TraceqError):
+    """A query ran past the time it was given and was ended."""
+
+
+class PatternError(TraceqError):
+    """A pattern is malformed, or matches nothing in the trace."""
+
+
+class UsageError(TraceqError):
+    """Options that do not go together, or a value out of range."""

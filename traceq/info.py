@@ -1,0 +1,142 @@
+"""What a trace says of its own capture: machine, GPUs, versions, ranks, flags, span.
+
+Read from the top-level keys that Kineto writes; no query is run here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from traceq.model import TraceData
+
+_MAJOR, _MINOR = 1000, 10
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryCount:
+    """Number of slices of a category and the sum of their durations (ns)."""
+
+    category: str
+    slices: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class TraceInfo:
+    """The facts of a capture; None or empty where the trace does not tell.
+
+    ``start`` and ``duration`` are ns (``start`` on the trace's own clock), ``flags`` are the
+    profiler's switches that were on, ``versions`` by component.
+    """
+
+    path: str
+    host: str | None
+    gpus: tuple[str, ...]
+    versions: dict[str, str]
+    flags: tuple[str, ...]
+    rank: int | None
+    world_size: int | None
+    backend: str | None
+    processes: tuple[str, ...]
+    start: int
+    duration: int
+    categories: tuple[CategoryCount, ...]
+    metadata: dict[str, Any]
+
+
+def describe(data: TraceData, path: str) -> TraceInfo:
+    """Gather the facts of a trace from its metadata and columns."""
+    metadata, slices = data.metadata, data.slices
+    distributed = _mapping(metadata.get("distributedInfo"))
+    start = int(slices.ts.min()) if len(slices) else 0
+    end = int((slices.ts + slices.dur).max()) if len(slices) else 0
+    return TraceInfo(
+        path=path,
+        host=_text(metadata.get("host_name")),
+        gpus=_gpus(metadata),
+        versions=_versions(metadata),
+        flags=tuple(
+            key
+            for key in (
+                "with_stack",
+                "record_shapes",
+                "profile_memory",
+                "with_flops",
+                "with_modules",
+            )
+            if metadata.get(key) in (1, True)
+        ),
+        rank=_whole(distributed.get("rank")),
+        world_size=_whole(distributed.get("world_size")),
+        backend=_text(distributed.get("backend")),
+        processes=_processes(data),
+        start=start,
+        duration=end - start,
+        categories=_categories(data),
+        metadata=metadata,
+    )
+
+
+def _gpus(metadata: dict[str, Any]) -> tuple[str, ...]:
+    devices = metadata.get("deviceProperties")
+    if not isinstance(devices, list):
+        return ()
+    return tuple(str(_mapping(item).get("name", "unknown GPU")) for item in devices)
+
+
+def _versions(metadata: dict[str, Any]) -> dict[str, str]:
+    """Versions by component; CUDA and HIP write theirs as one number."""
+    versions = {}
+    for key, value in metadata.items():
+        if key.endswith("_version") and isinstance(value, (str, int, float)):
+            name = key.removesuffix("_version").replace("_", " ")
+            versions[name] = _cuda_version(value) if key.startswith("cuda_") else str(value)
+    return versions
+
+
+def _cuda_version(number: Any) -> str:
+    """CUDA writes 1000 * major + 10 * minor.
+
+    >>> _cuda_version(12040)
+    '12.4'
+    """
+    if not isinstance(number, int):
+        return str(number)
+    return f"{number // _MAJOR}.{number % _MAJOR // _MINOR}"
+
+
+def _processes(data: TraceData) -> tuple[str, ...]:
+    used = {data.tracks[track].pid for track in set(data.slices.track.tolist())}
+    names = {
+        pid: data.process_names.get(pid) or str(pid)
+        for pid in used
+        if isinstance(pid, int) and pid >= 0
+    }
+    return tuple(
+        f"{name} ({pid}{', ' + data.labels[pid] if data.labels.get(pid) else ''})"
+        for pid, name in sorted(names.items())
+    )
+
+
+def _categories(data: TraceData) -> tuple[CategoryCount, ...]:
+    slices = data.slices
+    counts: dict[str, list[int]] = {}
+    for index in set(slices.category.tolist()):
+        chosen = slices.category == index
+        name = data.strings[index] if index >= 0 else ""
+        counts[name] = [int(chosen.sum()), int(slices.dur[chosen].sum())]
+    ordered = sorted(counts.items(), key=lambda item: -item[1][0])
+    return tuple(CategoryCount(name, count, total) for name, (count, total) in ordered)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None

@@ -1,0 +1,72 @@
+"""Reads a Kineto (torch.profiler) trace: JSON text in, columns and a ledger out.
+
+``source`` opens and inflates, ``scan`` finds the events, ``columns`` and ``args`` put them in
+columns. Nothing here knows the query engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+from traceq.errors import TraceReadError
+from traceq.kineto.args import ArgSelection
+from traceq.kineto.columns import ColumnBuilder
+from traceq.kineto.scan import Scanner
+from traceq.kineto.source import Progress, Source, open_source
+from traceq.model import Ledger, TraceData
+
+__all__ = ["ArgSelection", "Progress", "read_trace"]
+
+
+def read_trace(
+    path: str | Path, *, args: ArgSelection = "default", progress: Progress | None = None
+) -> TraceData:
+    """Read a trace file (``-``: standard input) whole.
+
+    ``progress`` is called with (bytes read, bytes in all). Raises TraceReadError for input that is
+    not a trace or holds no event; what of a damaged trace could not be read is in the ledger.
+    """
+    source = open_source(path, progress)
+    try:
+        with _no_collection():
+            data = _read(source, args)
+    except TraceReadError as error:
+        raise TraceReadError(f"{_label(path)}: {error.message}", hint=error.hint) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TraceReadError(f"{_label(path)}: cannot be read: {reason}") from error
+    finally:
+        source.close()
+    return data
+
+
+def _read(source: Source, args: ArgSelection) -> TraceData:
+    ledger = Ledger()
+    scanner = Scanner(source, ledger)
+    builder = ColumnBuilder(ledger, args)
+    for chunk in scanner:
+        builder.add(chunk)
+    data = builder.finish(scanner.metadata)
+    if ledger.total.read == 0:
+        hint = "Was the profiler active? torch.profiler writes events only after stop()."
+        raise TraceReadError("the trace has no events", hint=hint)
+    return data
+
+
+def _label(path: str | Path) -> str:
+    return "standard input" if str(path) == "-" else str(path)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the cycle collector: a million short-lived events would set it off for nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

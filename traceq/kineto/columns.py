@@ -1,0 +1,360 @@
+"""Turns decoded events into columns: slices, flows, counters, names; pairs begins with ends.
+
+Every event that comes in is put in the ledger, as loaded or as not carried with the reason.
+Placing slices on lanes and binding flows to slices is left to ``layout``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from traceq.kineto.args import ArgReader, ArgSelection
+from traceq.kineto.events import Chunk, Event, Scalar, lenient_json
+from traceq.model import (
+    AsyncEvent,
+    Bools,
+    CounterSample,
+    Flows,
+    Ints,
+    Ledger,
+    Slices,
+    TraceData,
+    Track,
+)
+
+FLOW_ROLES = {"s": 0, "t": 1, "f": 2}
+ASYNC_ROLES = {"b": 0, "n": 1, "e": 2, "S": 0, "T": 1, "F": 2}
+INSTANTS = frozenset("iIR")
+NO_NAME = "[No name]"
+"""What trace_processor calls an event without a name."""
+
+_TIME_MAX = 2**63 - 1
+_kind_of = attrgetter("ph", "cat", "name", "pid", "tid")
+
+
+class Interner(dict[Any, int]):
+    """Numbers distinct keys in order of first appearance."""
+
+    def __missing__(self, key: Any) -> int:
+        self[key] = number = len(self)
+        return number
+
+
+@dataclass(slots=True)
+class _SliceParts:
+    """Slices as they come in, a list entry a chunk; ``kind`` indexes the distinct kinds."""
+
+    kind: list[Ints] = field(default_factory=list)
+    ts: list[Ints] = field(default_factory=list)
+    dur: list[Ints] = field(default_factory=list)
+    instant: list[Bools] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, kind: Ints, ts: Ints, dur: Ints, instant: Bools) -> None:
+        self.kind.append(kind)
+        self.ts.append(ts)
+        self.dur.append(dur)
+        self.instant.append(instant)
+        self.count += len(kind)
+
+
+@dataclass(slots=True)
+class _FlowParts:
+    """Ends of flows as they come in, a list entry a chunk."""
+
+    kind: list[Ints] = field(default_factory=list)
+    ts: list[Ints] = field(default_factory=list)
+    key: list[Ints] = field(default_factory=list)
+    binds_next: list[Bools] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """A begin or an end of a slice, waiting for its other half."""
+
+    ts: int
+    event: Event
+
+
+class ColumnBuilder:
+    """Takes chunks of events, and gives the whole trace as columns."""
+
+    def __init__(self, ledger: Ledger, args: ArgSelection = "default") -> None:
+        self._ledger = ledger
+        self._strings = Interner()
+        self._tracks = Interner()
+        self._kinds = Interner()
+        self._slices = _SliceParts()
+        self._args = ArgReader(args, self._strings.__getitem__)
+        self._edges: dict[Track, list[_Edge]] = {}
+        self._flow_keys = Interner()
+        self._flows = _FlowParts()
+        self._counters: list[CounterSample] = []
+        self._asyncs: list[AsyncEvent] = []
+        self._process_names: dict[int | str, str] = {}
+        self._thread_names: dict[Track, str] = {}
+        self._labels: dict[int | str, str] = {}
+
+    def add(self, chunk: Chunk) -> None:
+        """Take the next events of the file."""
+        events = chunk.events
+        count = len(events)
+        complete = np.fromiter((event.ph == "X" for event in events), np.bool_, count)
+        instant = np.zeros(count, np.bool_)
+        flows: list[int] = []
+        for index in np.flatnonzero(~complete).tolist():
+            event, timed = events[index], chunk.has_ts[index] and chunk.ts[index] >= 0
+            if event.ph in FLOW_ROLES and timed and event.id is not None:
+                flows.append(index)
+            elif event.ph in INSTANTS and chunk.has_ts[index]:
+                instant[index] = True
+            else:
+                self._add_other(event, int(chunk.ts[index]) if timed else None)
+        if flows:
+            self._add_flows([events[index] for index in flows], chunk.ts[flows])
+        self._add_slices(chunk, complete, instant)
+
+    def finish(self, metadata: dict[str, Any]) -> TraceData:
+        """The whole trace; the builder is used up."""
+        for edges in self._edges.values():
+            self._pair_edges(edges)
+        slices = self._build_slices()
+        return TraceData(
+            strings=list(self._strings),
+            tracks=list(self._tracks),
+            slices=slices,
+            flows=self._build_flows(),
+            counters=self._counters,
+            asyncs=self._asyncs,
+            process_names=self._process_names,
+            thread_names=self._thread_names,
+            labels=self._labels,
+            metadata=metadata,
+            ledger=self._ledger,
+        )
+
+    # Slices -------------------------------------------------------------------------------
+
+    def _add_slices(self, chunk: Chunk, complete: Bools, instant: Bools) -> None:
+        """Take the complete events and the instants whose times can be placed."""
+        dur = np.where(instant, 0, chunk.dur)
+        timed = (complete & chunk.has_ts & chunk.has_dur) | instant
+        placeable = timed & (chunk.ts >= 0) & (chunk.ts <= _TIME_MAX - np.maximum(dur, 0))
+        self._refuse(chunk.events, complete & ~timed, "no usable ts or dur")
+        self._refuse(chunk.events, timed & ~placeable, "time out of range")
+        self._count_negative(chunk.events, placeable & (dur < 0))
+        events = chunk.events
+        if not placeable.all():
+            events = [events[index] for index in np.flatnonzero(placeable).tolist()]
+        self._append(events, chunk.ts[placeable], np.maximum(dur[placeable], 0), instant[placeable])
+
+    def _append(self, events: Sequence[Event], ts: Ints, dur: Ints, instant: Bools) -> None:
+        self._args.add(events, self._slices.count)
+        self._slices.add(self._number_kinds(events), ts, dur, instant)
+
+    def _number_kinds(self, events: Sequence[Event]) -> Ints:
+        number_of = self._kinds.__getitem__
+        return np.fromiter(map(number_of, map(_kind_of, events)), np.int64, len(events))
+
+    def _refuse(self, events: Sequence[Event], which: Bools, reason: str) -> None:
+        for index in np.flatnonzero(which).tolist():
+            event = events[index]
+            self._ledger.add(event.ph, event.cat, read=1)
+            self._ledger.not_carried(event.ph, event.cat, reason)
+
+    def _count_negative(self, events: Sequence[Event], which: Bools) -> None:
+        for index in np.flatnonzero(which).tolist():
+            event = events[index]
+            self._ledger.clamped(event.ph, event.cat, "negative duration set to 0")
+
+    def _build_slices(self) -> Slices:
+        parts = self._slices
+        kind = _joined(parts.kind, np.int64)
+        self._count_loaded(kind)
+        name, category, track = self._fields_of(kind)
+        return Slices(
+            ts=_joined(parts.ts, np.int64),
+            dur=_joined(parts.dur, np.int64),
+            name=name,
+            category=category,
+            track=track,
+            instant=_joined(parts.instant, np.bool_),
+            args=self._args.finish(),
+        )
+
+    def _fields_of(self, kind: Ints) -> Ints:
+        """Rows of name, category and track for an array of kinds."""
+        fields = [self._kind_fields(*key) for key in self._kinds]
+        return np.ascontiguousarray(np.array(fields, np.int64).reshape(-1, 3)[kind].T)
+
+    def _kind_fields(
+        self, _phase: str, category: str | None, name: str, pid: Scalar, tid: Scalar
+    ) -> tuple[int, int, int]:
+        return (
+            self._strings[name or NO_NAME],
+            -1 if category is None else self._strings[category],
+            self._track(pid, tid),
+        )
+
+    def _count_loaded(self, kind: Ints) -> None:
+        counts = np.bincount(kind, minlength=len(self._kinds)).tolist()
+        by_phase: Counter[tuple[str, str | None]] = Counter()
+        for (phase, category, *_), count in zip(self._kinds, counts, strict=True):
+            by_phase[phase, category] += count
+        for (phase, category), count in by_phase.items():
+            self._ledger.add(phase, category, read=count, loaded=count)
+
+    # Begin and end ------------------------------------------------------------------------
+
+    def _pair_edges(self, edges: list[_Edge]) -> None:
+        """Match ends with the innermost begin of their name, in order of time."""
+        edges.sort(key=lambda edge: edge.ts)
+        open_edges: list[_Edge] = []
+        for edge in edges:
+            if edge.event.ph == "B":
+                open_edges.append(edge)
+                continue
+            begin = _pop_matching(open_edges, edge.event.name)
+            self._ledger.add("E", edge.event.cat, read=1)
+            if begin is None:
+                self._ledger.not_carried("E", edge.event.cat, "end without a begin")
+            else:
+                self._ledger.add("E", edge.event.cat, loaded=1)
+                self._append_pair(begin, edge.ts)
+        for begin in open_edges:
+            reason = "begin without an end, ended with its thread"
+            self._ledger.clamped("B", begin.event.cat, reason)
+            self._append_pair(begin, edges[-1].ts)
+
+    def _append_pair(self, begin: _Edge, end: int) -> None:
+        ts, dur = np.array([begin.ts]), np.array([end - begin.ts])
+        self._append([begin.event], ts, dur, np.zeros(1, np.bool_))
+
+    # Everything else ----------------------------------------------------------------------
+
+    def _add_other(self, event: Event, ts: int | None) -> None:
+        """Take an event that is no slice; its handler says why it cannot be carried, if so."""
+        phase = event.ph
+        if phase in ("B", "E") and ts is not None and 0 <= ts <= _TIME_MAX:
+            track = Track(_identity(event.pid), _identity(event.tid))
+            self._edges.setdefault(track, []).append(_Edge(ts, event))
+            return  # counted when paired
+        self._ledger.add(phase or "?", event.cat, read=1)
+        refusal = self._take_other(event, ts)
+        if refusal is None:
+            self._ledger.add(phase, event.cat, loaded=1)
+        else:
+            self._ledger.not_carried(phase or "?", event.cat, refusal)
+
+    def _take_other(self, event: Event, ts: int | None) -> str | None:
+        """Keep an event; the reason where that cannot be."""
+        if event.ph == "M":
+            return self._add_metadata(event)
+        if ts is None or not 0 <= ts <= _TIME_MAX:
+            return "no usable ts or dur"
+        if event.ph == "C":
+            return self._add_counter(event, ts)
+        if event.id is None and event.ph in FLOW_ROLES | ASYNC_ROLES:
+            return "flow or asynchronous event without an id"
+        if event.ph in ASYNC_ROLES:
+            self._add_async(event, ts)
+            return None
+        return f"phase {event.ph[:8]!r} has no place in the engine" if event.ph else "no phase"
+
+    def _add_metadata(self, event: Event) -> str | None:
+        fields = _fields(event)
+        track = Track(_identity(event.pid), _identity(event.tid))
+        if event.name == "process_name":
+            self._process_names[track.pid] = str(fields.get("name", ""))
+        elif event.name == "thread_name":
+            self._thread_names[track] = str(fields.get("name", ""))
+        elif event.name == "process_labels":
+            self._labels[track.pid] = str(fields.get("labels", ""))
+        else:
+            return "sort order of rows (display only)"
+        return None
+
+    def _add_flows(self, events: Sequence[Event], ts: Ints) -> None:
+        number_of = self._flow_keys.__getitem__
+        keys = map(number_of, map(attrgetter("cat", "name", "id"), events))
+        ends = (event.ph == "f" and event.bp != "e" for event in events)
+        self._flows.kind.append(self._number_kinds(events))
+        self._flows.ts.append(ts)
+        self._flows.key.append(np.fromiter(keys, np.int64, len(events)))
+        self._flows.binds_next.append(np.fromiter(ends, np.bool_, len(events)))
+
+    def _build_flows(self) -> Flows:
+        kind = _joined(self._flows.kind, np.int64)
+        self._count_loaded(kind)
+        _, category, track = self._fields_of(kind)
+        roles = [FLOW_ROLES.get(phase, -1) for phase, *_ in self._kinds]
+        return Flows(
+            ts=_joined(self._flows.ts, np.int64),
+            track=track,
+            key=_joined(self._flows.key, np.int64),
+            role=np.array(roles, np.int64)[kind],
+            binds_next=_joined(self._flows.binds_next, np.bool_),
+            category=category,
+        )
+
+    def _add_counter(self, event: Event, ts: int) -> str | None:
+        track = self._track(event.pid, event.tid)
+        samples = [
+            CounterSample(ts, track, event.name, key, value)
+            for key, value in _fields(event).items()
+            if _is_number(value)
+        ]
+        self._counters.extend(samples)
+        return None if samples else "counter without a number"
+
+    def _add_async(self, event: Event, ts: int) -> None:
+        track = self._track(event.pid, event.tid)
+        role = ASYNC_ROLES[event.ph]
+        self._asyncs.append(AsyncEvent(ts, track, event.name, event.cat or "", str(event.id), role))
+
+    def _track(self, pid: Scalar, tid: Scalar) -> int:
+        return self._tracks[Track(_identity(pid), _identity(tid))]
+
+
+def _identity(value: Scalar) -> int | str:
+    """A process or thread id; an absent one is 0, as in trace_processor."""
+    if value is None:
+        return 0
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) else str(value)
+    return value
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    try:
+        fields = lenient_json(bytes(event.args) or b"{}")
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        not isinstance(value, (bool, str, list, dict))
+        and value is not None
+        and (math.isfinite(value))
+    )
+
+
+def _pop_matching(open_edges: list[_Edge], name: str) -> _Edge | None:
+    for index in range(len(open_edges) - 1, -1, -1):
+        if not name or open_edges[index].event.name == name:
+            return open_edges.pop(index)
+    return None
+
+
+def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)

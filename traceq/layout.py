@@ -1,0 +1,306 @@
+"""Places slices on lanes and binds flows to slices, so that the engine drops nothing.
+
+trace_processor keeps one stack a thread: a slice that starts inside another and ends after it is
+dropped. Such slices go to a further lane of their track here. The order of the slices, by time
+and longest first, is also settled here. Bytes are left to ``fxt``, reading to ``kineto``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from traceq.model import Bools, Flows, Ints, Ledger, Slices, TraceData
+
+DEPTH_LIMIT = 512
+"""Deepest nesting the engine keeps; deeper slices lose their parent and arguments without a word
+(Perfetto v52, src/trace_processor/importers/common/slice_tracker.cc)."""
+
+_SEARCH_LIMIT = 4096
+"""How many slices back an enclosing one is looked for, for a flow that starts inside a slice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything goes.
+
+    ``order`` lists slice indices by time, parents before children; ``lane`` gives each slice's
+    lane on its track (0: the track itself); ``parent_override`` pairs slices that could not stay
+    below their innermost container on the same lane with that container; ``flow_source`` and
+    ``flow_sink`` are the slices that each arrow joins.
+    """
+
+    order: Ints
+    lane: Ints
+    parent_override: dict[int, int]
+    flow_source: Ints
+    flow_sink: Ints
+
+
+def arrange(data: TraceData) -> Layout:
+    """Lay a trace out, and tell its ledger about overflow lanes and unbound flows."""
+    slices = data.slices
+    order = time_order(slices)
+    lane = np.zeros(len(slices), np.int64)
+    overrides: dict[int, int] = {}
+    by_track = _split_by_track(slices, order)
+    for members in by_track.values():
+        _assign_lanes(slices, members, lane, overrides)
+    _count_overflow(data, lane)
+    source, sink = _bind_flows(data, by_track, order)
+    return Layout(order, lane, overrides, source, sink)
+
+
+def time_order(slices: Slices) -> Ints:
+    """Slice indices by start; at equal starts longest first, instants last, then as in the file."""
+    return np.lexsort((-slices.dur, slices.instant, slices.ts)).astype(np.int64)
+
+
+def _split_by_track(slices: Slices, order: Ints) -> dict[int, Ints]:
+    track = slices.track[order]
+    members = order[np.argsort(track, kind="stable")]
+    tracks, starts = np.unique(np.sort(track), return_index=True)
+    return dict(zip(tracks.tolist(), np.split(members, starts[1:]), strict=True))
+
+
+def nesting_ops(slices: Slices, layout: Layout, op: Ints) -> Ints:
+    """The ops of which some call has another call of the same op around it on its lane.
+
+    ``op`` gives each slice its op's number. Ops of slices that could not stay below their
+    container are among them as well: what is around these is not seen on their lane.
+    """
+    if not len(op):
+        return op
+    thread = slices.track * (int(layout.lane.max()) + 1) + layout.lane
+    by_op = layout.order[np.lexsort((thread[layout.order], op[layout.order]))]
+    ts, end = slices.ts[by_op], slices.ts[by_op] + slices.dur[by_op]
+    first = np.ones(len(by_op), np.bool_)
+    first[1:] = (np.diff(op[by_op]) != 0) | (np.diff(thread[by_op]) != 0)
+    # A running maximum that starts anew with each group: one look back is not enough, since the
+    # call before may be nested as well and already over.
+    rank = np.searchsorted(np.sort(end), end)
+    group_start = np.cumsum(first) * (len(end) + 1)
+    latest = np.maximum.accumulate(rank + group_start)
+    open_before = np.zeros(len(by_op), np.bool_)
+    ended = np.sort(end)[np.maximum(latest[:-1] - group_start[:-1], 0)]
+    open_before[1:] = ~first[1:] & (ended > ts[1:])
+    moved = np.array(list(layout.parent_override), np.int64)
+    return np.unique(np.concatenate((op[by_op[open_before]], op[moved])))
+
+
+# Lanes ------------------------------------------------------------------------------------
+
+
+def _assign_lanes(slices: Slices, members: Ints, lane: Ints, overrides: dict[int, int]) -> None:
+    """Find the stretches of one track that do not nest, and spread these over lanes."""
+    ts, end = slices.ts[members], slices.ts[members] + slices.dur[members]
+    misfits = _misfits(ts, end)
+    if not misfits.any():
+        return
+    # A stretch begins where everything before has ended; others need not be looked at.
+    ended_by = np.concatenate(([np.iinfo(np.int64).min], np.maximum.accumulate(end)[:-1]))
+    stretch = np.cumsum(ts >= ended_by)
+    for number in np.unique(stretch[misfits]).tolist():
+        first, last = np.searchsorted(stretch, (number, number + 1))
+        part = slice(int(first), int(last))
+        _spread(members[part].tolist(), ts[part].tolist(), end[part].tolist(), lane, overrides)
+
+
+def _misfits(ts: Ints, end: Ints) -> Bools:
+    """Marks slices by which a track, sorted by start and longest first, is seen not to nest.
+
+    Nesting intervals close in the reverse order of their opening. That holds exactly if each one
+    finds the same number of intervals open at its end as at its start.
+    """
+    misfit = np.zeros(len(ts), np.bool_)
+    long = np.flatnonzero(end > ts)  # slices without length fit anywhere
+    ts, end = ts[long], end[long]
+    position = np.arange(len(ts))
+    closed_before = np.searchsorted(np.sort(end), ts, side="right")
+    depth_at_start = position + 1 - closed_before
+    closing = np.lexsort((-position, end))
+    depth_at_end = np.searchsorted(ts, end[closing], side="left") - position
+    misfit[long[closing]] = depth_at_start[closing] != depth_at_end
+    misfit[long] |= depth_at_start >= DEPTH_LIMIT
+    return misfit
+
+
+def _spread(
+    members: list[int], ts: list[int], end: list[int], lane: Ints, overrides: dict[int, int]
+) -> None:
+    """Lay one stretch of a track out on lanes; members are sorted by start, longest first."""
+    lanes = _Lanes(ts, end)
+    for position in range(len(members)):
+        lanes.place(position)
+    lane[members] = lanes.lane_of
+    overrides.update(
+        (members[position], members[container]) for position, container in lanes.overrides.items()
+    )
+
+
+class _Lanes:
+    """The lanes of a stretch while slices are placed on them, by position in the stretch.
+
+    Of two slices that overlap without nesting, the shorter one leaves the lane with all that is
+    below it, so that most slices keep their place: a step's label begins inside the frame that
+    starts it, and it is the frame that has to go.
+    """
+
+    def __init__(self, ts: list[int], end: list[int]) -> None:
+        self.lane_of: list[int] = []
+        self.overrides: dict[int, int] = {}
+        self._ts, self._end = ts, end
+        self._stacks: list[list[int]] = [[]]  # open slices of each lane, outermost first
+        self._placed: list[list[int]] = [[]]  # all slices of each lane, in order of start
+        self._free_at: list[int] = [ts[0]]  # when everything on the lane has ended
+
+    def place(self, position: int) -> None:
+        """Put the next slice below its innermost container, or else on another lane."""
+        start, stop = self._ts[position], self._end[position]
+        for stack in self._stacks:
+            while stack and self._end[stack[-1]] <= start:
+                stack.pop()
+        container = max(self._innermost(stack, stop) for stack in self._stacks)
+        lane = self.lane_of[container] if container >= 0 else 0
+        self.lane_of.append(lane)
+        stack = self._stacks[lane]
+        depth = stack.index(container) + 1 if container >= 0 else 0
+        if depth >= DEPTH_LIMIT:
+            self._put_elsewhere(position, container)
+        elif depth == len(stack):
+            self._push(lane, position)
+        elif stop - start > self._end[stack[depth]] - self._ts[stack[depth]]:
+            self._move_away(lane, depth, container)
+            self._push(lane, position)
+        else:
+            self._put_elsewhere(position, container)
+
+    def _innermost(self, stack: list[int], stop: int) -> int:
+        """The innermost open slice that lasts until ``stop``, or -1."""
+        return next((item for item in reversed(stack) if self._end[item] >= stop), -1)
+
+    def _push(self, lane: int, position: int) -> None:
+        self.lane_of[position] = lane
+        self._stacks[lane].append(position)
+        self._placed[lane].append(position)
+        self._free_at[lane] = max(self._free_at[lane], self._end[position])
+
+    def _put_elsewhere(self, position: int, container: int) -> None:
+        if container >= 0:
+            self.overrides[position] = container
+        self._push(self._free_lane(self._ts[position], self.lane_of[position]), position)
+
+    def _move_away(self, lane: int, depth: int, container: int) -> None:
+        """Move an open slice and everything below it to a lane that is free from its start."""
+        root = self._stacks[lane][depth]
+        target = self._free_lane(self._ts[root], lane)
+        first = bisect_left(self._placed[lane], root)
+        moved = self._placed[lane][first:]
+        del self._placed[lane][first:]
+        self._stacks[target].extend(self._stacks[lane][depth:])
+        del self._stacks[lane][depth:]
+        self._placed[target].extend(moved)
+        self._free_at[target] = max(self._end[item] for item in moved)
+        for item in moved:
+            self.lane_of[item] = target
+        if container >= 0:
+            self.overrides[root] = container
+
+    def _free_lane(self, start: int, not_this: int) -> int:
+        for lane, free_at in enumerate(self._free_at):
+            if lane != not_this and free_at <= start:
+                return lane
+        self._stacks.append([])
+        self._placed.append([])
+        self._free_at.append(start)
+        return len(self._free_at) - 1
+
+
+def _count_overflow(data: TraceData, lane: Ints) -> None:
+    moved = np.flatnonzero(lane)
+    slices = data.slices
+    keys = zip(slices.instant[moved].tolist(), slices.category[moved].tolist(), strict=True)
+    for (instant, category), count in Counter(keys).items():
+        row = data.ledger.tally("i" if instant else "X", _category(data, category))
+        row.on_overflow_lane += count
+
+
+def _category(data: TraceData, index: int) -> str:
+    return data.strings[index] if index >= 0 else ""
+
+
+# Flows ------------------------------------------------------------------------------------
+
+
+def _bind_flows(data: TraceData, by_track: dict[int, Ints], order: Ints) -> tuple[Ints, Ints]:
+    """The slices that arrows leave and enter; arrows with a loose end go to the ledger."""
+    flows = data.flows
+    bound = _enclosing_slices(data.slices, flows, by_track)
+    source, sink = _pair_ends(flows)
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    inside = (bound[source] >= 0) & (bound[sink] >= 0)
+    forward = inside.copy()
+    forward[inside] = rank[bound[source[inside]]] <= rank[bound[sink[inside]]]
+    _count_loose_ends(data, bound, source[forward], sink[forward])
+    return bound[source[forward]], bound[sink[forward]]
+
+
+def _enclosing_slices(slices: Slices, flows: Flows, by_track: dict[int, Ints]) -> Ints:
+    """For each end of a flow the slice that it belongs to, or -1."""
+    bound = np.full(len(flows), -1, np.int64)
+    for track in np.unique(flows.track).tolist():
+        members = by_track.get(track)
+        if members is None:
+            continue
+        here = np.flatnonzero(flows.track == track)
+        ts, end = slices.ts[members], slices.ts[members] + slices.dur[members]
+        last = np.searchsorted(ts, flows.ts[here], side="right") - 1
+        following = np.searchsorted(ts, flows.ts[here], side="left")
+        fits = (last >= 0) & (end[np.maximum(last, 0)] >= flows.ts[here])
+        for number in np.flatnonzero(~fits & (last >= 0)).tolist():
+            last[number] = _search_back(end, int(last[number]), int(flows.ts[here[number]]))
+        following[following == len(members)] = -1
+        chosen = np.where(flows.binds_next[here], following, last)
+        bound[here] = np.where(chosen >= 0, members[chosen], -1)
+    return bound
+
+
+def _search_back(end: Ints, position: int, ts: int) -> int:
+    first = max(0, position - _SEARCH_LIMIT)
+    open_then = np.flatnonzero(end[first : position + 1] >= ts)
+    return first + int(open_then[-1]) if len(open_then) else -1
+
+
+def _pair_ends(flows: Flows) -> tuple[Ints, Ints]:
+    """Pairs of flow events: each step or end with the latest start or step of its arrow."""
+    by_arrow = np.lexsort((flows.role, flows.ts, flows.key))
+    key, role = flows.key[by_arrow], flows.role[by_arrow]
+    position = np.arange(len(by_arrow))
+    gives = np.where(role < 2, position, -1)
+    latest = np.concatenate(([-1], np.maximum.accumulate(gives)[:-1])) if len(gives) else gives
+    paired = (role > 0) & (latest >= 0)
+    paired[paired] &= key[latest[paired]] == key[paired]
+    return by_arrow[latest[paired]], by_arrow[position[paired]]
+
+
+def _count_loose_ends(data: TraceData, bound: Ints, source: Ints, sink: Ints) -> None:
+    flows, used = data.flows, np.zeros(len(data.flows), np.bool_)
+    used[source] = used[sink] = True
+    loose = np.flatnonzero(~used)
+    reasons = np.where(
+        bound[loose] < 0, "flow inside no slice", "flow without its other end, or back in time"
+    )
+    keys = zip(
+        flows.role[loose].tolist(), flows.category[loose].tolist(), reasons.tolist(), strict=True
+    )
+    for (role, category, reason), count in Counter(keys).items():
+        _uncarry(data.ledger, "stf"[role], _category(data, category), reason, count)
+
+
+def _uncarry(ledger: Ledger, phase: str, category: str, reason: str, count: int) -> None:
+    ledger.tally(phase, category).loaded -= count
+    ledger.not_carried(phase, category, reason, count)

@@ -1,0 +1,1 @@
+"""Renderers: each takes a finished :class:`traceq.report.Report` and formats it."""

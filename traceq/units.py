@@ -1,0 +1,87 @@
+"""Numbers to text: ns to µs, counts, ratios, bytes. Scaling happens here and nowhere else."""
+
+from __future__ import annotations
+
+MICRO = 1000
+NOTHING = "–"
+
+
+def micros(ns: float | None) -> str:
+    """Nanoseconds as microseconds with three places, which is exact.
+
+    >>> micros(827462)
+    '827.462'
+    """
+    return NOTHING if ns is None else f"{ns / MICRO:,.3f}"
+
+
+def signed_micros(ns: float | None) -> str:
+    """A difference in ns as µs with its sign.
+
+    >>> signed_micros(-616962), signed_micros(0)
+    ('−616.962', '0.000')
+    """
+    if ns is None:
+        return NOTHING
+    sign = "+" if ns > 0 else "−" if ns < 0 else ""
+    return f"{sign}{abs(ns) / MICRO:,.3f}"
+
+
+def count(number: int | None) -> str:
+    """A count with thousands separated.
+
+    >>> count(464904)
+    '464,904'
+    """
+    return NOTHING if number is None else f"{number:,}"
+
+
+def ratio(value: float | None) -> str:
+    """Before over after: above 1 is faster.
+
+    >>> ratio(3.9309)
+    '3.93x'
+    """
+    if value is None:
+        return NOTHING
+    return f"{value:,.2f}x" if value >= 0.01 else f"{value:.1g}x"
+
+
+def duration(ns: int) -> str:
+    """A span of time in the unit that suits its size.
+
+    >>> duration(2_473_186_228), duration(827_462)
+    ('2.473 s', '827.462 µs')
+    """
+    for size, unit in ((10**9, "s"), (10**6, "ms"), (10**3, "µs")):
+        if abs(ns) >= size:
+            return f"{ns / size:,.3f} {unit}"
+    return f"{ns} ns"
+
+
+def data_size(number: int) -> str:
+    """A number of bytes in binary units.
+
+    >>> data_size(345 * 2**20)
+    '345.0 MiB'
+    """
+    size = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            return f"{size:,.0f} B" if unit == "B" else f"{size:,.1f} {unit}"
+        size /= 1024
+    raise AssertionError("unreachable")
+
+
+def printable(text: str) -> str:
+    """Text with everything that does not print written as an escape: no name can steer a terminal.
+
+    >>> printable("a\\x1b[2Jb\\u202ec")
+    'a\\\\x1b[2Jb\\\\u202ec'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )
