@@ -20,8 +20,21 @@ SELECT a.id, a.parent_id AS ancestor_id FROM traceq_adopted a
 UNION ALL
 SELECT a.id, up.id AS ancestor_id FROM traceq_adopted a JOIN ancestor_slice(a.parent_id) up;
 
--- Every slice with the top slice of its lane, where that one is adopted.
+-- Every slice below an adopted one on its lane, and that one itself.
 CREATE OR REPLACE PERFETTO TABLE _traceq_adopted_members AS
 SELECT a.id AS root_id, a.id FROM traceq_adopted a
 UNION ALL
 SELECT a.id AS root_id, down.id FROM traceq_adopted a JOIN descendant_slice(a.id) down;
+
+-- Everything around an adopted slice, also where its containers are on adopted lanes themselves.
+CREATE OR REPLACE PERFETTO TABLE _traceq_adopted_ancestors AS
+WITH RECURSIVE
+  up(root_id, ancestor_id) AS (
+    SELECT id, ancestor_id FROM _traceq_adopters
+    UNION
+    SELECT u.root_id, a.ancestor_id
+    FROM up u
+    JOIN _traceq_adopted_members m ON m.id = u.ancestor_id
+    JOIN _traceq_adopters a ON a.id = m.root_id
+  )
+SELECT root_id, ancestor_id FROM up;

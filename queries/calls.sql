@@ -27,9 +27,32 @@ RETURNS TABLE(
   -- Name of that scope.
   scope STRING,
   -- Number of the profiler's step during which it started; NULL outside of all steps.
-  step LONG
+  step LONG,
+  -- 1 if no other of the calls is around it under the scope, else 0: these add up.
+  is_outermost LONG
 )
 AS
+WITH
+  called AS MATERIALIZED (
+    SELECT id, ts, dur, name, track_id, scope_id
+    FROM _traceq_below!($under)
+    WHERE +name IN (SELECT value FROM json_each($match))
+  ),
+  looked_back AS (
+    SELECT
+      *,
+      MAX(ts + MAX(dur, 1)) OVER (
+        PARTITION BY track_id ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+      ) AS ended
+    FROM called
+  ),
+  adopted AS MATERIALIZED (
+    SELECT DISTINCT m.id
+    FROM _traceq_adopted_members m
+    JOIN called c ON c.id = m.id
+    JOIN _traceq_adopted_ancestors up ON up.root_id = m.root_id
+    JOIN called around ON around.id = up.ancestor_id
+  )
 SELECT
   b.id,
   b.ts,
@@ -39,9 +62,9 @@ SELECT
   b.track_id,
   b.scope_id,
   s.name AS scope,
-  (SELECT MIN(p.step) FROM traceq_steps p WHERE b.ts >= p.ts AND b.ts < p.ts + p.dur) AS step
-FROM traceq_under($under) b
+  (SELECT MIN(p.step) FROM traceq_steps p WHERE b.ts >= p.ts AND b.ts < p.ts + p.dur) AS step,
+  (b.ended IS NULL OR b.ended <= b.ts) AND b.id NOT IN (SELECT id FROM adopted) AS is_outermost
+FROM looked_back b
 JOIN traceq_op_names n ON n.name = b.name
 LEFT JOIN slice s ON s.id = b.scope_id
-WHERE +b.name IN (SELECT value FROM json_each($match))
 ORDER BY b.id;

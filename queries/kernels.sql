@@ -26,7 +26,7 @@ RETURNS TABLE(
 )
 AS
 SELECT a.id, a.ts, a.dur, a.name, a.category, l.launch_id, b.scope_id, l.delay
-FROM traceq_under($under) b
+FROM _traceq_below!($under) b
 JOIN traceq_launches l ON l.launch_id = b.id
 JOIN slice a ON a.id = l.activity_id
 WHERE $under IS NOT NULL

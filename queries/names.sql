@@ -1,7 +1,8 @@
 -- The slice names that match a GLOB, as the JSON array that the other functions of this package
 -- take. Matching is done once for each distinct name, not for each slice.
 --
--- Example: SELECT * FROM traceq_ops(traceq_names('*GatedDeltaNet*'));
+-- Example: INCLUDE PERFETTO MODULE traceq.ops;
+-- SELECT * FROM traceq_ops(traceq_names('*GatedDeltaNet*'));
 CREATE OR REPLACE PERFETTO FUNCTION traceq_names(
   -- GLOB over the whole name: * any text, ? one character, [a-z] one of; case matters.
   pattern STRING

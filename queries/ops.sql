@@ -1,6 +1,13 @@
 INCLUDE PERFETTO MODULE traceq.op_names;
 INCLUDE PERFETTO MODULE traceq.under;
 
+-- Time of the direct children of each slice that has any, on its lane.
+CREATE OR REPLACE PERFETTO TABLE _traceq_children AS
+SELECT parent_id AS id, SUM(dur) AS dur
+FROM slice
+WHERE parent_id IS NOT NULL
+GROUP BY parent_id;
+
 -- One row per op under the scopes of a pattern, or of the whole trace.
 CREATE OR REPLACE PERFETTO FUNCTION traceq_ops(
   -- JSON array of the scopes' names, as traceq_names() gives it; NULL for the whole trace.
@@ -28,12 +35,6 @@ RETURNS TABLE(
 )
 AS
 WITH
-  below AS MATERIALIZED (
-    SELECT id, ts, dur, name, category, track_id, parent_id FROM traceq_under($under)
-  ),
-  children AS MATERIALIZED (
-    SELECT parent_id AS id, SUM(dur) AS dur FROM below WHERE parent_id IS NOT NULL GROUP BY 1
-  ),
   by_name AS (
     SELECT
       b.name,
@@ -43,23 +44,43 @@ WITH
       SUM(b.dur - COALESCE(c.dur, 0)) AS self,
       MIN(b.dur) AS min,
       MAX(b.dur) AS max
-    FROM below b
-    LEFT JOIN children c ON c.id = b.id
+    FROM _traceq_below!($under) b
+    LEFT JOIN _traceq_children c ON c.id = b.id
     GROUP BY b.name
+  ),
+  -- Calls of the few ops that nest at all, in order of time on their lane.
+  candidate AS (
+    SELECT id, ts, dur, name, track_id
+    FROM _traceq_below!($under)
+    WHERE +name IN (SELECT name FROM traceq_op_names WHERE may_nest)
   ),
   nesting AS (
     SELECT
       n.op,
+      b.id,
       b.dur,
-      MAX(b.ts + b.dur) OVER (
+      MAX(b.ts + MAX(b.dur, 1)) OVER (
         PARTITION BY b.track_id, n.op ORDER BY b.id
         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
       ) > b.ts AS is_nested
-    FROM traceq_op_names n
-    JOIN below b ON b.name = n.name
-    WHERE n.may_nest
+    FROM candidate b
+    CROSS JOIN traceq_op_names n ON n.name = b.name
   ),
-  nested AS (SELECT op, SUM(dur) AS dur FROM nesting WHERE is_nested GROUP BY op)
+  -- Calls on a lane of their own, with a call of their op around what they hang below.
+  adopted AS (
+    SELECT n.op, b.id, b.dur
+    FROM _traceq_adopted_members m
+    CROSS JOIN candidate b ON b.id = m.id
+    CROSS JOIN traceq_op_names n ON n.name = b.name
+    CROSS JOIN _traceq_adopted_ancestors up ON up.root_id = m.root_id
+    CROSS JOIN candidate around ON around.id = up.ancestor_id
+    CROSS JOIN traceq_op_names other ON other.name = around.name AND other.op = n.op
+  ),
+  nested AS (
+    SELECT op, SUM(dur) AS dur
+    FROM (SELECT op, id, dur FROM nesting WHERE is_nested UNION SELECT op, id, dur FROM adopted)
+    GROUP BY op
+  )
 SELECT
   n.op,
   MIN(b.category) AS category,

@@ -1,4 +1,5 @@
 INCLUDE PERFETTO MODULE traceq.adopted;
+INCLUDE PERFETTO MODULE traceq.names;
 
 -- The scopes of a pattern: slices with one of the names that have none of the names above them.
 -- Nested matches are thus counted once.
@@ -16,44 +17,40 @@ RETURNS TABLE(
   -- Name as it stands in the trace.
   name STRING,
   -- Track (track.id) of the scope's thread.
-  track_id LONG
+  track_id LONG,
+  -- (ns) Duration less that of its direct children on the same lane.
+  self LONG
 )
 AS
-WITH RECURSIVE
+WITH
   matched AS MATERIALIZED (
     SELECT id, ts, dur, name, track_id
     FROM slice
     WHERE name IN (SELECT value FROM json_each($names))
   ),
-  -- On one lane slices are either nested or apart, so one look at what came before tells.
+  -- On one lane slices are either nested or apart, so one look at what came before tells. Those
+  -- without length hold others of the same time, as in the engine.
   outermost AS MATERIALIZED (
     SELECT id, ts, dur, name, track_id
     FROM (
       SELECT
         *,
-        MAX(ts + dur) OVER (
+        MAX(ts + MAX(dur, 1)) OVER (
           PARTITION BY track_id ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
         ) AS ended
       FROM matched
     )
     WHERE ended IS NULL OR ended <= ts
-  ),
-  -- Where a lane hangs below a slice on another lane, what is above that counts as well.
-  climb(id, at) AS (
-    SELECT o.id, m.root_id
-    FROM outermost o JOIN _traceq_adopted_members m ON m.id = o.id
-    UNION
-    SELECT c.id, m.root_id
-    FROM climb c
-    JOIN traceq_adopted a ON a.id = c.at
-    JOIN _traceq_adopted_members m ON m.id = a.parent_id
   )
-SELECT id, ts, dur, name, track_id
+SELECT
+  id, ts, dur, name, track_id,
+  dur - COALESCE((SELECT SUM(c.dur) FROM slice c WHERE c.parent_id = outermost.id), 0) AS self
 FROM outermost
 WHERE
+  -- Where a lane hangs below a slice on another lane, what is around that one counts as well.
   id NOT IN (
-    SELECT c.id
-    FROM climb c
-    JOIN _traceq_adopters up ON up.id = c.at
-    JOIN matched m ON m.id = up.ancestor_id
+    SELECT m.id
+    FROM _traceq_adopted_members m
+    JOIN _traceq_adopted_ancestors up ON up.root_id = m.root_id
+    JOIN matched around ON around.id = up.ancestor_id
   );

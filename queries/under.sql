@@ -1,6 +1,39 @@
 INCLUDE PERFETTO MODULE traceq.adopted;
 INCLUDE PERFETTO MODULE traceq.scopes;
 
+-- The rows of traceq_under(), written out in place: a function's rows are handed over one by one,
+-- which takes several times as long.
+CREATE OR REPLACE PERFETTO MACRO _traceq_below(names Expr)
+RETURNS TableOrSubquery
+AS
+(
+  WITH
+    scope AS MATERIALIZED (SELECT id FROM traceq_scopes($names)),
+    -- Scopes, and slices on other lanes that belong below one.
+    root AS MATERIALIZED (
+      SELECT id, id AS scope_id FROM scope
+      UNION
+      SELECT a.root_id, s.id FROM scope s JOIN _traceq_adopted_ancestors a ON a.ancestor_id = s.id
+    ),
+    top AS MATERIALIZED (
+      SELECT r.id, r.scope_id, s.ts, s.dur FROM root r JOIN slice s ON s.id = r.id
+    )
+  SELECT d.id, d.ts, d.dur, d.name, d.category, d.track_id, d.parent_id, d.arg_set_id, t.scope_id
+  FROM top t
+  JOIN descendant_slice(t.id) d
+  -- descendant_slice() of Perfetto v52 to v54 also gives deeper slices that start at the very end.
+  WHERE d.ts < t.ts + t.dur OR t.dur = 0
+  UNION ALL
+  SELECT s.id, s.ts, s.dur, s.name, s.category, s.track_id, s.parent_id, s.arg_set_id, r.scope_id
+  FROM root r
+  JOIN slice s ON s.id = r.id
+  WHERE r.id != r.scope_id
+  UNION ALL
+  SELECT id, ts, dur, name, category, track_id, parent_id, arg_set_id, NULL
+  FROM slice
+  WHERE $names IS NULL
+);
+
 -- Every slice below the scopes of a pattern, without the scopes themselves; or every slice of the
 -- trace, where no names are given.
 CREATE OR REPLACE PERFETTO FUNCTION traceq_under(
@@ -28,25 +61,4 @@ RETURNS TABLE(
   scope_id LONG
 )
 AS
-WITH RECURSIVE
-  -- Scopes, and slices on other lanes that belong below one.
-  root(id, scope_id) AS (
-    SELECT id, id FROM traceq_scopes($names)
-    UNION
-    SELECT a.id, r.scope_id FROM root r JOIN _traceq_adopters a ON a.ancestor_id = r.id
-  )
-SELECT d.id, d.ts, d.dur, d.name, d.category, d.track_id, d.parent_id, d.arg_set_id, r.scope_id
-FROM root r
-JOIN slice top ON top.id = r.id
-JOIN descendant_slice(r.id) d
--- descendant_slice() of Perfetto v52 to v54 also gives deeper slices that start at the very end.
-WHERE d.ts < top.ts + top.dur OR top.dur = 0
-UNION ALL
-SELECT s.id, s.ts, s.dur, s.name, s.category, s.track_id, s.parent_id, s.arg_set_id, r.scope_id
-FROM root r
-JOIN slice s ON s.id = r.id
-WHERE r.id != r.scope_id
-UNION ALL
-SELECT id, ts, dur, name, category, track_id, parent_id, arg_set_id, NULL
-FROM slice
-WHERE $names IS NULL;
+SELECT * FROM _traceq_below!($names);

@@ -49,9 +49,7 @@ def plain_text(path: Path) -> bytes:
 
 def parse(text: bytes) -> list[dict[str, Any]]:
     """All events of a trace, of any phase."""
-    document = json.loads(
-        text.decode("utf-8", "replace"), strict=False, parse_float=Decimal
-    )
+    document = json.loads(text.decode("utf-8", "replace"), strict=False, parse_float=Decimal)
     events = document["traceEvents"] if isinstance(document, dict) else document
     return [event for event in events if isinstance(event, dict)]
 

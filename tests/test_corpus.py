@@ -16,10 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import oracle
 import pytest
-from conftest import CORPUS, NO_CORPUS
 
+from tests import oracle
+from tests.conftest import CORPUS, NO_CORPUS
 from traceq.engine import Engine, open_engine
 from traceq.fxt import encode
 from traceq.kineto import read_trace

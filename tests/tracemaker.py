@@ -1,4 +1,4 @@
-"""Makes trace files for tests: events to bytes in the styles that writers use, and random traces."""
+"""Makes trace files for tests: events to bytes in the styles of writers, and random traces."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ Event = dict[str, Any]
 
 def complete(name: str, ts: Any, dur: Any, **fields: Any) -> Event:
     """An X event; process 1 and thread 2 unless said otherwise."""
-    return {"ph": "X", "name": name, "cat": "cpu_op", "pid": 1, "tid": 2} | fields | {
-        "ts": ts,
-        "dur": dur,
-    }
+    return (
+        {"ph": "X", "name": name, "cat": "cpu_op", "pid": 1, "tid": 2}
+        | fields
+        | {
+            "ts": ts,
+            "dur": dur,
+        }
+    )
 
 
 def event(ph: str, **fields: Any) -> Event:
@@ -99,8 +103,12 @@ def zipped(*texts: bytes) -> bytes:
 PIDS = st.sampled_from([0, 1, 7, 1234, -1, -(2**31), 2**32 + 7, 2**53 + 1, "Spans", "Spür", "12"])
 TIDS = st.sampled_from([0, 1, 7, 99, -5, 2**33 + 9, 2**62, "PyTorch Profiler", "7"])
 NAMES = st.one_of(
-    st.sampled_from(["aten::mul", "aten::add", "kernel<int, float>", "", "größe 漢字 🙂", "a" * 700]),
-    st.sampled_from(["tab\there", "line\nbreak", 'quote"d', "back\\slash", "\x01\x1f", "}, {", "}]"]),
+    st.sampled_from(
+        ["aten::mul", "aten::add", "kernel<int, float>", "", "größe 漢字 🙂", "a" * 700]
+    ),
+    st.sampled_from(
+        ["tab\there", "line\nbreak", 'quote"d', "back\\slash", "\x01\x1f", "}, {", "}]"]
+    ),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12),
 )
 CATEGORIES = st.sampled_from([None, "", "cpu_op", "kernel", "python_function", "gpu_memcpy"])

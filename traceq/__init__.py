@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from traceq.diff import Diff, diff
+    from traceq.compare import Diff, diff
     from traceq.errors import TraceqError
     from traceq.trace import Trace
     from traceq.trace import open_trace as open
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Diff", "Trace", "TraceqError", "diff", "open"]
 
 _HOMES = {
-    "Diff": ("traceq.diff", "Diff"),
+    "Diff": ("traceq.compare", "Diff"),
     "Trace": ("traceq.trace", "Trace"),
     "TraceqError": ("traceq.errors", "TraceqError"),
-    "diff": ("traceq.diff", "diff"),
+    "diff": ("traceq.compare", "diff"),
     "open": ("traceq.trace", "open_trace"),
 }
 

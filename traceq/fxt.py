@@ -180,7 +180,7 @@ def _build_records(data: TraceData, layout: Layout, threads: _ThreadNumbers) -> 
     kind = np.repeat([_COMPLETE, _FLOW_BEGIN, _FLOW_END], [len(order), *2 * [len(flow_number)]])
     end = slices.ts + slices.dur
     tail = np.concatenate((end[order], flow_number, flow_number))
-    sequence = np.lexsort((kind, rank[owner]))
+    sequence = np.argsort(rank[owner], kind="stable")  # a slice, then its starts, then its ends
     owner, kind = owner[sequence], kind[sequence]
     is_slice = kind == _COMPLETE
     place = np.empty(len(order), np.int64)
@@ -431,8 +431,9 @@ def _rare_records(data: TraceData, threads: _ThreadNumbers) -> Iterator[bytes]:
     table = _StringTable()
     for sample in data.counters:
         definitions, (name, key) = _refs(table, sample.name, sample.key)
-        kind = _INT64 if isinstance(sample.value, int) else _FLOAT
-        raw = struct.pack("<q" if kind == _INT64 else "<d", sample.value)
+        whole = isinstance(sample.value, int) and -(2**63) <= sample.value < 2**63
+        kind = _INT64 if whole else _FLOAT
+        raw = struct.pack("<q", sample.value) if whole else struct.pack("<d", float(sample.value))
         value = int.from_bytes(raw, "little")
         argument = (_arg_header(kind, 2, key), value)
         header = _header(_EVENT, 7) | _COUNTER << 16 | 1 << 20 | name << 48

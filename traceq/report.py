@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from traceq import units
-from traceq.diff import STATUS_ORDER, Diff, ScopeTotals, records
+from traceq.compare import STATUS_ORDER, Diff, ScopeTotals, records
 from traceq.info import TraceInfo
 from traceq.model import Ledger, Tally, tally_dict
 

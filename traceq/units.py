@@ -12,7 +12,7 @@ def micros(ns: float | None) -> str:
     >>> micros(827462)
     '827.462'
     """
-    return NOTHING if ns is None else f"{ns / MICRO:,.3f}"
+    return NOTHING if ns is None else _thousandths(ns)
 
 
 def signed_micros(ns: float | None) -> str:
@@ -24,7 +24,15 @@ def signed_micros(ns: float | None) -> str:
     if ns is None:
         return NOTHING
     sign = "+" if ns > 0 else "−" if ns < 0 else ""
-    return f"{sign}{abs(ns) / MICRO:,.3f}"
+    return sign + _thousandths(abs(ns))
+
+
+def _thousandths(number: float) -> str:
+    """Whole numbers are divided as such: a float would round above 2**53."""
+    if isinstance(number, int):
+        whole, rest = divmod(abs(number), MICRO)
+        return f"{'-' if number < 0 else ''}{whole:,}.{rest:03}"
+    return f"{number / MICRO:,.3f}"
 
 
 def count(number: int | None) -> str:

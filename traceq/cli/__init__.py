@@ -6,6 +6,7 @@ Commands are loaded when they are called, so that ``--help`` and completion answ
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -56,6 +57,9 @@ def group() -> None:
 
 def main() -> None:
     """Entry point: runs a command, and turns errors into one message and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
+            stream.reconfigure(errors="backslashreplace")
     try:
         group.main(standalone_mode=False)
     except click.exceptions.Exit as error:

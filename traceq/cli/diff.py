@@ -9,7 +9,7 @@ import click
 from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import records_to_csv, render, to_json, write
-from traceq.diff import Diff, diff, parse_map, records
+from traceq.compare import Diff, diff, parse_map, records
 from traceq.errors import UsageError
 from traceq.report import diff_report
 

@@ -10,7 +10,7 @@ import click
 from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import records_to_csv, render, to_json, write
-from traceq.diff import records
+from traceq.compare import records
 from traceq.report import info_report
 from traceq.trace import Trace
 

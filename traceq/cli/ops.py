@@ -9,7 +9,7 @@ import click
 from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import records_to_csv, render, to_json, write
-from traceq.diff import records, scope_totals
+from traceq.compare import records, scope_totals
 from traceq.report import SORT_KEYS, ops_report
 from traceq.trace import Trace
 

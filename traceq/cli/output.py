@@ -24,12 +24,16 @@ PIPE_WIDTH = 120
 
 def write(text: str, path: str | None) -> None:
     """Write a whole result. Raises UsageError where the file cannot be written."""
-    if path is None:
-        click.echo(text, nl=False)
-        return
     try:
-        _write_file(Path(path), text)
+        if path is None:
+            click.echo(text, nl=False)
+            sys.stdout.flush()
+        else:
+            _write_file(Path(path), text)
+    except BrokenPipeError:
+        raise
     except OSError as error:
+        path = path or "standard output"
         raise UsageError(
             f"{path}: cannot be written: {error.strerror}", hint="Choose another file with -o."
         ) from error
@@ -40,6 +44,7 @@ def _write_file(path: Path, text: str) -> None:
     if path.exists() and not path.is_file():  # /dev/stdout, a named pipe
         path.write_text(text, encoding="utf-8")
         return
+    path = Path(os.path.realpath(path))  # through a link, not in its place
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:

@@ -11,8 +11,8 @@ from traceq.report import Column, Report, Table, Unit
 
 _COLUMNS = (
     Column("name", "name", Unit.TEXT),
-    Column("module", "module", Unit.TEXT),
-    Column("kind", "kind", Unit.TEXT, 1),
+    Column("module", "module", Unit.TEXT, 1),
+    Column("kind", "kind", Unit.TEXT, 2),
     Column("doc", "what it holds", Unit.NAME),
 )
 

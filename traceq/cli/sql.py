@@ -45,6 +45,10 @@ def command(
     """
     if (query is None) == (file is None):
         raise UsageError("give either a query or -f FILE", hint="See: traceq sql --help")
+    if trace == file == "-":
+        raise UsageError(
+            "standard input holds the trace or the query, not both", hint="Name one of the files."
+        )
     text = query if query is not None else _read(str(file))
     with opened(trace, **opening) as source:
         table = source.sql(text)

@@ -1,7 +1,8 @@
 """Reads a Kineto (torch.profiler) trace: JSON text in, columns and a ledger out.
 
-``source`` opens and inflates, ``scan`` finds the events, ``columns`` and ``args`` put them in
-columns. Nothing here knows the query engine.
+``source`` opens and inflates, ``scan`` cuts the text into chunks of events, ``native`` reads what
+is plain in a chunk and ``events`` the rest, ``columns`` and ``args`` put all in columns. Nothing
+here knows the query engine.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def read_trace(
 
 def _read(source: Source, args: ArgSelection) -> TraceData:
     ledger = Ledger()
-    scanner = Scanner(source, ledger)
+    scanner = Scanner(source, ledger, raw_args=args == "all")
     builder = ColumnBuilder(ledger, args)
     for chunk in scanner:
         builder.add(chunk)

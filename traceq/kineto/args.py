@@ -6,15 +6,19 @@ of the engine's input format holds at most 15 arguments.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from traceq.kineto.events import ABSENT, Event, Scalar, lenient_json, plain_json
-from traceq.model import ArgColumn, ArgKind
+from traceq.kineto.events import ABSENT, lenient_json, plain_json
+from traceq.kineto.native import PlainEvents
+from traceq.kineto.renumber import Renumbering
+from traceq.model import ArgColumn, ArgKind, Ints
 
 ArgSelection = Literal["default", "all"]
 
@@ -22,9 +26,10 @@ KEY_PREFIX = "args."
 """What trace_processor's JSON importer puts before each argument's name."""
 
 OVERFLOW_KEY = "more"
-"""Holds, as one JSON object, the arguments of an event beyond the first fourteen."""
+"""Holds, as one JSON object, the arguments of an event beyond the first thirteen."""
 
-MAX_ARGS = 15
+MAX_ARGS = 14
+"""Most arguments of one event: the engine's format holds 15, and ``fxt`` may add one."""
 
 WITHOUT_DEFAULT_ARGS = frozenset({"python_function"})
 """Categories that never carry a default argument; skipping them saves decoding half a trace."""
@@ -54,32 +59,38 @@ kernels and forward to backward, shapes, sizes, collectives and CUDA graphs. The
 the bytes for values that few queries ask for; ``--args all`` carries it."""
 
 
-class DefaultArgs(msgspec.Struct, gc=False, rename=DEFAULT_KEYS):
-    """The default arguments of one event; all others are skipped while decoding."""
+ABSENT_NUMBER = -(2**63)
+"""Stands for an argument that is not there."""
 
-    correlation: Scalar = None
-    external_id: Scalar = None
-    stream: Scalar = None
-    device: Scalar = None
-    sequence_number: Scalar = None
-    fwd_thread_id: Scalar = None
-    bytes: Scalar = None
+
+class DefaultArgs(msgspec.Struct, gc=False, rename=DEFAULT_KEYS):
+    """The default arguments of one event; all others are skipped while decoding.
+
+    Numbers are the common case and have a number for absent, so that numpy takes them in one go.
+    """
+
+    correlation: int | float | str | None = ABSENT_NUMBER
+    external_id: int | float | str | None = ABSENT_NUMBER
+    stream: int | float | str | None = ABSENT_NUMBER
+    device: int | float | str | None = ABSENT_NUMBER
+    sequence_number: int | float | str | None = ABSENT_NUMBER
+    fwd_thread_id: int | float | str | None = ABSENT_NUMBER
+    bytes: int | float | str | None = ABSENT_NUMBER
+    graph_id: int | float | str | None = ABSENT_NUMBER
+    graph_node_id: int | float | str | None = ABSENT_NUMBER
+    in_msg_nelems: int | float | str | None = ABSENT_NUMBER
+    out_msg_nelems: int | float | str | None = ABSENT_NUMBER
+    group_size: int | float | str | None = ABSENT_NUMBER
+    collective_name: str | int | float | None = None
+    dtype: str | int | float | None = None
+    process_group_name: str | int | float | None = None
+    process_group_ranks: str | int | float | None = None
     input_dims: msgspec.Raw = ABSENT
     input_type: msgspec.Raw = ABSENT
-    collective_name: Scalar = None
-    in_msg_nelems: Scalar = None
-    out_msg_nelems: Scalar = None
-    group_size: Scalar = None
-    dtype: Scalar = None
-    process_group_name: Scalar = None
-    process_group_ranks: Scalar = None
-    graph_id: Scalar = None
-    graph_node_id: Scalar = None
 
 
-_decode_default = msgspec.json.Decoder(list[DefaultArgs]).decode
-_decode_all = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _JSON_FIELDS = frozenset({"input_dims", "input_type"})
+_TEXT_FIELDS = frozenset({"collective_name", "dtype", "process_group_name", "process_group_ranks"})
 _DTYPES: dict[ArgKind, Any] = {
     "int": np.int64,
     "bool": np.int64,
@@ -87,6 +98,8 @@ _DTYPES: dict[ArgKind, Any] = {
     "float": np.float64,
 }
 _INT64 = range(-(2**63), 2**63)
+_decode_default = msgspec.json.Decoder(list[DefaultArgs]).decode
+_decode_all = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
 class _TextNumbers(dict[bytes, int]):
@@ -108,66 +121,82 @@ class ArgReader:
         self._all = selection == "all"
         self._intern = intern
         self._number_of_text = _TextNumbers(intern).__getitem__
-        self._columns: dict[tuple[str, ArgKind], tuple[list[int], list[Any]]] = {}
+        self._renumber = Renumbering(self._number_of_text)
+        self._columns: dict[tuple[str, ArgKind], list[tuple[Ints, NDArray[Any]]]] = {}
 
-    def add(self, events: Sequence[Event], first_row: int) -> None:
-        """Take the arguments of events, which are the slices from ``first_row`` on."""
-        rows, texts = [], []
-        for row, event in enumerate(events, first_row):
-            if event.args is not ABSENT and (self._all or event.cat not in WITHOUT_DEFAULT_ARGS):
-                rows.append(row)
-                texts.append(event.args)
-        joined = b"".join((b"[", b",".join(texts), b"]"))
+    def carries(self, category: str | None) -> bool:
+        """Whether slices of a category may have arguments to carry."""
+        return self._all or category not in WITHOUT_DEFAULT_ARGS
+
+    def add(self, texts: Sequence[bytes], rows: Ints) -> None:
+        """Take the arguments, as JSON objects, of the slices with these indices, which rise."""
+        if not texts:
+            return
         try:
             if self._all:
-                self._add_all(rows, _decode_all(joined))
+                self._add_all(rows.tolist(), _decode_all(_array(texts)))
             else:
-                self._add_default(rows, _decode_default(joined))
-        except msgspec.DecodeError:
-            self._add_broken(rows, texts)
+                self._add_default(rows, _decode_default(_array(texts)))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._add_broken(rows.tolist(), texts)
+
+    def add_plain(self, plain: PlainEvents, rows: Ints) -> None:
+        """Take the arguments of plain slices, which have these indices in all."""
+        for key, arg in plain.integer_args.items():
+            self._extend(KEY_PREFIX + key, "int", rows[arg.slice], arg.value.copy())
+        for key, arg in plain.text_args.items():
+            numbers = self._renumber(plain.values, arg.value)
+            self._extend(KEY_PREFIX + key, "string", rows[arg.slice], numbers)
+        self.add(plain.texts(plain.raw_args), rows[plain.raw_args.of])
 
     def finish(self) -> tuple[ArgColumn, ...]:
         """The columns, in order of first appearance."""
         return tuple(
-            ArgColumn(key, kind, np.array(rows, np.int64), np.array(values, _DTYPES[kind]))
-            for (key, kind), (rows, values) in self._columns.items()
+            ArgColumn(key, kind, *_joined_in_order(parts))
+            for (key, kind), parts in self._columns.items()
         )
 
-    def _add_default(self, rows: list[int], args: list[DefaultArgs]) -> None:
+    def _add_default(self, rows: Ints, args: list[DefaultArgs]) -> None:
         for name, key in DEFAULT_KEYS.items():
-            values = list(map(attrgetter(name), args))
-            absent = ABSENT if name in _JSON_FIELDS else None
-            missing = values.count(absent)
-            if missing == len(values):
-                continue
-            present = rows
-            if missing:
-                present = [
-                    row for row, value in zip(rows, values, strict=True) if value is not absent
-                ]
-                values = [value for value in values if value is not absent]
-            self._add_column(KEY_PREFIX + key, present, values)
+            values = map(attrgetter(name), args)
+            if name in _JSON_FIELDS:
+                self._add_json(KEY_PREFIX + key, rows, list(values))
+            elif name in _TEXT_FIELDS:
+                self._add_mixed(KEY_PREFIX + key, rows, list(values))
+            else:
+                self._add_numbers(KEY_PREFIX + key, rows, args, name)
 
-    def _add_column(self, key: str, rows: list[int], values: list[Any]) -> None:
-        """Take values of one argument, at full speed where all are of one common type."""
-        types = set(map(type, values))
-        if types == {int} and min(values) in _INT64 and max(values) in _INT64:
-            self._extend(key, "int", rows, values)
+    def _add_numbers(self, key: str, rows: Ints, args: list[DefaultArgs], name: str) -> None:
+        try:
+            values = np.fromiter(map(attrgetter(name), args), np.int64, len(args))
+        except (TypeError, ValueError, OverflowError):  # some are text, fractions, or too large
+            self._add_mixed(key, rows, [getattr(item, name) for item in args])
             return
-        if types == {msgspec.Raw}:
-            self._extend(key, "string", rows, map(self._number_of_text, map(bytes, values)))
+        present = values != ABSENT_NUMBER
+        self._extend(key, "int", rows[present], values[present])
+
+    def _add_json(self, key: str, rows: Ints, values: list[msgspec.Raw]) -> None:
+        if values.count(ABSENT) == len(values):
             return
-        for row, value in zip(rows, values, strict=True):
-            self._add_value(row, key, value)
+        present = [index for index, value in enumerate(values) if value is not ABSENT]
+        texts = (bytes(values[index]) for index in present)
+        numbers = np.fromiter(map(self._number_of_text, texts), np.int64, len(present))
+        self._extend(key, "string", rows[present], numbers)
+
+    def _add_mixed(self, key: str, rows: Ints, values: list[Any]) -> None:
+        if values.count(None) == len(values):
+            return
+        for row, value in zip(rows.tolist(), values, strict=True):
+            if value is not None and value != ABSENT_NUMBER:
+                self._add_value(row, key, value)
 
     def _add_value(self, row: int, key: str, value: Any) -> None:
         kind, stored = self._typed(value)
-        self._extend(key, kind, (row,), (stored,))
+        self._extend(key, kind, np.array([row]), np.array([stored], _DTYPES[kind]))
 
-    def _extend(self, key: str, kind: ArgKind, rows: Iterable[int], values: Iterable[Any]) -> None:
-        column = self._columns.setdefault((key, kind), ([], []))
-        column[0].extend(rows)
-        column[1].extend(values)
+    def _extend(self, key: str, kind: ArgKind, rows: Ints, values: NDArray[Any]) -> None:
+        if len(rows):
+            self._columns.setdefault((key, kind), []).append((rows, values))
 
     def _typed(self, value: Any) -> tuple[ArgKind, Any]:
         if isinstance(value, bool):
@@ -177,7 +206,7 @@ class ArgReader:
         if isinstance(value, float):
             return "float", value
         if isinstance(value, (list, dict)):
-            return "string", self._intern(msgspec.json.encode(value).decode())
+            return "string", self._intern(json.dumps(value, ensure_ascii=False))
         return "string", self._intern(str(value))
 
     def _add_all(self, rows: list[int], args: list[dict[str, Any]]) -> None:
@@ -186,11 +215,14 @@ class ArgReader:
                 if value is not None:
                     self._add_value(row, KEY_PREFIX + key, value)
 
-    def _add_broken(self, rows: list[int], texts: list[msgspec.Raw]) -> None:
+    def _add_broken(self, rows: list[int], texts: Sequence[bytes]) -> None:
         """One event's arguments are out of form: take each by itself, as far as it goes."""
         for row, text in zip(rows, texts, strict=True):
+            if len(texts) > 1:  # so that what is in form is read as it would be without the other
+                self.add([text], np.array([row]))
+                continue
             try:
-                fields = lenient_json(bytes(text))
+                fields = lenient_json(text)
             except ValueError:
                 continue
             if isinstance(fields, dict):
@@ -204,10 +236,24 @@ class ArgReader:
         return plain
 
 
+def _joined_in_order(parts: Sequence[tuple[Ints, NDArray[Any]]]) -> tuple[Ints, NDArray[Any]]:
+    """Rows and values in order of rows; in a chunk the plain slices come before the others."""
+    row = np.concatenate([part[0] for part in parts])
+    value = np.concatenate([part[1] for part in parts])
+    if (row[1:] > row[:-1]).all():
+        return row, value
+    order = np.argsort(row, kind="stable")
+    return row[order], value[order]
+
+
+def _array(texts: Sequence[bytes]) -> bytes:
+    return b"".join((b"[", b",".join(texts), b"]"))
+
+
 def fold_overflow(fields: dict[str, Any]) -> dict[str, Any]:
     """Put the arguments beyond the engine's limit into one JSON object, the default ones last."""
     if len(fields) <= MAX_ARGS:
         return fields
-    keys = sorted(fields, key=lambda key: key not in DEFAULT_KEYS.values())
+    keys = sorted(fields, key=lambda key: (key == OVERFLOW_KEY, key not in DEFAULT_KEYS.values()))
     kept = {key: fields[key] for key in keys[: MAX_ARGS - 1]}
     return kept | {OVERFLOW_KEY: {key: fields[key] for key in keys[MAX_ARGS - 1 :]}}

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from operator import attrgetter
 from typing import Any
 
@@ -17,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traceq.kineto.args import ArgReader, ArgSelection
-from traceq.kineto.events import Chunk, Event, Scalar, lenient_json
+from traceq.kineto.events import ABSENT, Chunk, Event, Scalar, lenient_json
+from traceq.kineto.native import PlainEvents
+from traceq.kineto.renumber import Interner, Renumbering
 from traceq.model import (
     AsyncEvent,
     Bools,
@@ -37,15 +40,8 @@ NO_NAME = "[No name]"
 """What trace_processor calls an event without a name."""
 
 _TIME_MAX = 2**63 - 1
+_FLOAT_MAX = 10**300
 _kind_of = attrgetter("ph", "cat", "name", "pid", "tid")
-
-
-class Interner(dict[Any, int]):
-    """Numbers distinct keys in order of first appearance."""
-
-    def __missing__(self, key: Any) -> int:
-        self[key] = number = len(self)
-        return number
 
 
 @dataclass(slots=True)
@@ -75,6 +71,12 @@ class _FlowParts:
     key: list[Ints] = field(default_factory=list)
     binds_next: list[Bools] = field(default_factory=list)
 
+    def add(self, kind: Ints, ts: Ints, key: Ints, binds_next: Bools) -> None:
+        self.kind.append(kind)
+        self.ts.append(ts)
+        self.key.append(key)
+        self.binds_next.append(binds_next)
+
 
 @dataclass(frozen=True, slots=True)
 class _Edge:
@@ -94,8 +96,11 @@ class ColumnBuilder:
         self._kinds = Interner()
         self._slices = _SliceParts()
         self._args = ArgReader(args, self._strings.__getitem__)
+        self._renumber_kinds = Renumbering(lambda event: self._kinds[_kind_of(event)])
         self._edges: dict[Track, list[_Edge]] = {}
+        self._flow_names = Interner()
         self._flow_keys = Interner()
+        self._renumber_flows = Renumbering(self._flow_name)
         self._flows = _FlowParts()
         self._counters: list[CounterSample] = []
         self._asyncs: list[AsyncEvent] = []
@@ -118,8 +123,7 @@ class ColumnBuilder:
                 instant[index] = True
             else:
                 self._add_other(event, int(chunk.ts[index]) if timed else None)
-        if flows:
-            self._add_flows([events[index] for index in flows], chunk.ts[flows])
+        self._add_flows(chunk, flows)
         self._add_slices(chunk, complete, instant)
 
     def finish(self, metadata: dict[str, Any]) -> TraceData:
@@ -151,14 +155,49 @@ class ColumnBuilder:
         self._refuse(chunk.events, complete & ~timed, "no usable ts or dur")
         self._refuse(chunk.events, timed & ~placeable, "time out of range")
         self._count_negative(chunk.events, placeable & (dur < 0))
-        events = chunk.events
-        if not placeable.all():
-            events = [events[index] for index in np.flatnonzero(placeable).tolist()]
-        self._append(events, chunk.ts[placeable], np.maximum(dur[placeable], 0), instant[placeable])
+        which = np.flatnonzero(placeable)
+        events = [chunk.events[index] for index in which.tolist()]
+        times = chunk.ts[which], np.maximum(dur[which], 0)
+        if chunk.plain is None:
+            self._append(events, *times, instant[which])
+        else:
+            self._append_merged(chunk.plain, events, chunk.position[which], *times, instant[which])
 
     def _append(self, events: Sequence[Event], ts: Ints, dur: Ints, instant: Bools) -> None:
-        self._args.add(events, self._slices.count)
+        self._add_args(events, self._slices.count + np.arange(len(events)))
         self._slices.add(self._number_kinds(events), ts, dur, instant)
+
+    def _append_merged(
+        self,
+        plain: PlainEvents,
+        events: Sequence[Event],
+        position: Ints,
+        ts: Ints,
+        dur: Ints,
+        instant: Bools,
+    ) -> None:
+        """Append plain slices, and events with these positions among them, in file order."""
+        slices = plain.slices
+        order, rank = _merge_order(slices.position, position)
+        rows = self._slices.count + rank
+        self._args.add_plain(plain, rows[: len(slices.kind)])
+        self._add_args(events, rows[len(slices.kind) :])
+        kind = self._renumber_kinds(plain.kinds, slices.kind)
+        self._slices.add(
+            np.concatenate((kind, self._number_kinds(events)))[order],
+            np.concatenate((slices.ts, ts))[order],
+            np.concatenate((slices.dur, dur))[order],
+            np.concatenate((np.zeros(len(kind), np.bool_), instant))[order],
+        )
+
+    def _add_args(self, events: Sequence[Event], rows: Ints) -> None:
+        """Take the arguments of events that are the slices ``rows``."""
+        which = [
+            index
+            for index, event in enumerate(events)
+            if event.args is not ABSENT and self._args.carries(event.cat)
+        ]
+        self._args.add([bytes(events[index].args) for index in which], rows[which])
 
     def _number_kinds(self, events: Sequence[Event]) -> Ints:
         number_of = self._kinds.__getitem__
@@ -230,7 +269,7 @@ class ColumnBuilder:
                 self._ledger.add("E", edge.event.cat, loaded=1)
                 self._append_pair(begin, edge.ts)
         for begin in open_edges:
-            reason = "begin without an end, ended with its thread"
+            reason = "begin without an end, ended with the last begin or end of its thread"
             self._ledger.clamped("B", begin.event.cat, reason)
             self._append_pair(begin, edges[-1].ts)
 
@@ -282,14 +321,38 @@ class ColumnBuilder:
             return "sort order of rows (display only)"
         return None
 
-    def _add_flows(self, events: Sequence[Event], ts: Ints) -> None:
-        number_of = self._flow_keys.__getitem__
-        keys = map(number_of, map(attrgetter("cat", "name", "id"), events))
-        ends = (event.ph == "f" and event.bp != "e" for event in events)
-        self._flows.kind.append(self._number_kinds(events))
-        self._flows.ts.append(ts)
-        self._flows.key.append(np.fromiter(keys, np.int64, len(events)))
-        self._flows.binds_next.append(np.fromiter(ends, np.bool_, len(events)))
+    def _add_flows(self, chunk: Chunk, which: Sequence[int]) -> None:
+        """Take the flows among the events of a chunk, and its plain ones, in file order."""
+        events = [chunk.events[index] for index in which]
+        ends = np.array([event.ph == "f" and event.bp != "e" for event in events], np.bool_)
+        keys = [self._flow_key(event) for event in events]
+        parts = [(self._number_kinds(events), chunk.ts[which], np.array(keys, np.int64), ends)]
+        order: Any = slice(None)
+        if chunk.plain is not None:
+            position = chunk.plain.flows.position
+            order, _ = _merge_order(position, chunk.position[which])
+            parts.insert(0, self._plain_flows(chunk.plain))
+        columns = (np.concatenate(column)[order] for column in zip(*parts, strict=True))
+        self._flows.add(*columns)
+
+    def _plain_flows(self, plain: PlainEvents) -> tuple[Ints, Ints, Ints, Bools]:
+        """Kind, time, key and whether it binds the next slice."""
+        flows = plain.flows
+        names, is_end = np.divmod(self._renumber_flows(plain.kinds, flows.kind), 2)
+        keys = map(self._flow_keys.__getitem__, zip(names.tolist(), flows.id.tolist(), strict=True))
+        return (
+            self._renumber_kinds(plain.kinds, flows.kind),
+            flows.ts,
+            np.fromiter(keys, np.int64, len(names)),
+            (is_end == 1) & (flows.encloses == 0),
+        )
+
+    def _flow_name(self, event: Event) -> int:
+        """Twice the number of the arrow's category and name, and one more at its end."""
+        return 2 * self._flow_names[event.cat, event.name] + (event.ph == "f")
+
+    def _flow_key(self, event: Event) -> int:
+        return self._flow_keys[self._flow_name(event) // 2, event.id]
 
     def _build_flows(self) -> Flows:
         kind = _joined(self._flows.kind, np.int64)
@@ -342,11 +405,9 @@ def _fields(event: Event) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return (
-        not isinstance(value, (bool, str, list, dict))
-        and value is not None
-        and (math.isfinite(value))
-    )
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < _FLOAT_MAX  # longer ones are text that looks like a number
+    return isinstance(value, (float, Decimal)) and math.isfinite(value)
 
 
 def _pop_matching(open_edges: list[_Edge], name: str) -> _Edge | None:
@@ -354,6 +415,14 @@ def _pop_matching(open_edges: list[_Edge], name: str) -> _Edge | None:
         if not name or open_edges[index].event.name == name:
             return open_edges.pop(index)
     return None
+
+
+def _merge_order(first: Ints, second: Ints) -> tuple[Ints, Ints]:
+    """What sorts two runs of positions put end to end, and the place that each gets by it."""
+    order = np.argsort(np.concatenate((first, second)), kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return order, rank
 
 
 def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:

@@ -7,14 +7,16 @@ to ``scan``; what they mean together (pairs, flows) to ``columns``.
 from __future__ import annotations
 
 import json
+import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from traceq.kineto.native import PlainEvents
 from traceq.model import Bools, Ints
 
 Scalar = int | float | str | None
@@ -52,28 +54,61 @@ class ExactTimes(msgspec.Struct, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Some events of a trace in file order, with their times in ns where these are usable."""
+    """Some events of a trace in file order, with their times in ns where these are usable.
+
+    ``plain`` holds those that were read without making an object for each; they are not among
+    ``events``. Positions count all events of the chunk.
+    """
 
     events: list[Event]
     ts: Ints
     dur: Ints
     has_ts: Bools
     has_dur: Bools
+    position: Ints
+    plain: PlainEvents | None = None
 
 
+_decode_event = msgspec.json.Decoder(Event).decode
 _decode_events = msgspec.json.Decoder(list[Event]).decode
 _decode_exact_times = msgspec.json.Decoder(list[ExactTimes]).decode
 
 
-def decode_chunk(text: memoryview | bytes) -> Chunk:
-    """Decode a JSON array of events. Raises msgspec.DecodeError where anything is out of form."""
+def decode_kind(text: bytes) -> Event | None:
+    """An event of nothing but its names and ids, without the braces; None where out of form."""
+    try:
+        return _decode_event(b"".join((b"{", text, b"}")))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def decode_chunk(text: bytes) -> Chunk:
+    """Decode events separated by commas. Raises msgspec.DecodeError where one is out of form."""
+    return _decode_array(b"".join((b"[", text, b"]")))
+
+
+def decode_others(plain: PlainEvents) -> Chunk:
+    """Decode what the scanner left as text, and join it with the plain events."""
+    texts = plain.texts(plain.others)
+    chunk = _decode_array(b"".join((b"[", b",".join(texts), b"]")))
+    return replace(chunk, plain=plain, position=plain.others.of)
+
+
+def _decode_array(text: bytes) -> Chunk:
     events = _decode_events(text)
     ts = np.fromiter((event.ts for event in events), np.float64, len(events))
     dur = np.fromiter((event.dur for event in events), np.float64, len(events))
     if max(_largest(ts), _largest(dur)) >= EXACT_BELOW_US:
         exact = _decode_exact_times(text)
         return chunk_from_decimals(events, [(item.ts, item.dur) for item in exact])
-    return Chunk(events, _to_ns(ts), _to_ns(dur), np.isfinite(ts), np.isfinite(dur))
+    return Chunk(
+        events,
+        _to_ns(ts),
+        _to_ns(dur),
+        np.isfinite(ts),
+        np.isfinite(dur),
+        np.arange(len(events)),
+    )
 
 
 def chunk_from_decimals(
@@ -88,6 +123,7 @@ def chunk_from_decimals(
         np.array([value or 0 for value in dur], np.int64),
         np.array([value is not None for value in ts], np.bool_),
         np.array([value is not None for value in dur], np.bool_),
+        np.arange(len(events)),
     )
 
 
@@ -182,16 +218,19 @@ def plain_json(value: Any) -> bytes:
 
 def _standard(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _standard(item) for key, item in value.items()}
+        return {_standard(str(key)): _standard(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_standard(item) for item in value]
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, float):  # only NaN and ±Infinity come back from the parser as float
-        return str(value)
-    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
-        return str(value)
-    return value
+    if isinstance(value, str):  # without the halves of characters that only escapes can write
+        return value.encode("utf-8", "replace").decode()
+    return _standard_number(value) if isinstance(value, (int, float, Decimal)) else value
+
+
+def _standard_number(value: int | float | Decimal) -> int | float | str:
+    """The number itself where JSON and its readers have it, or else its text."""
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    return float(value) if math.isfinite(float(value)) else str(value)
 
 
 def _text(value: Any) -> str | None:

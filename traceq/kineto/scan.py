@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from traceq.errors import TraceReadError
+from traceq.kineto import native
+from traceq.kineto.careful import last_boundary, read_events
 from traceq.kineto.events import (
     Chunk,
-    Event,
-    LenientEvent,
     chunk_from_decimals,
     decode_chunk,
-    lenient_event,
+    decode_kind,
+    decode_others,
     lenient_json,
 )
 from traceq.kineto.source import Source
@@ -36,22 +36,21 @@ HEAD_LIMIT = 256 << 20
 CAREFUL_SIZE = 64 << 10
 """Bytes around a broken event that are taken apart event by event."""
 
+WINDOW = 256 << 10
+"""Bytes looked at while doing so, at first; more where an event does not end in them."""
+
 EVENT_LIMIT = 16 << 20
 """An event larger than this is given up as unreadable."""
 
 _EVENTS_KEY = re.compile(rb'"traceEvents"\s*:\s*\[')
 _BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
-_CLOSING = re.compile(rb"\}\s*\]")
-_EVENT_END = re.compile(rb"\}\s*(?:,\s*(?=\{)|(\]))")
-_EVENT_START = re.compile(rb'\{\s*"(?:ph|name|cat|pid|tid|ts|dur|id|bp|s|args)"\s*:')
-_CLOSING_TRIES = 16
 _NOT_A_TRACE = "Expected the JSON that torch.profiler's export_chrome_trace writes."
 
 
 class Scanner:
     """Yields the chunks of one trace; afterwards ``metadata`` holds its other top-level keys."""
 
-    def __init__(self, source: Source, ledger: Ledger) -> None:
+    def __init__(self, source: Source, ledger: Ledger, *, raw_args: bool = False) -> None:
         self.metadata: dict[str, Any] = {}
         self._source = source
         self._ledger = ledger
@@ -60,6 +59,8 @@ class Scanner:
         self._at_end = False
         self._bare_array = False
         self._closed = False
+        self._native: native.EventScanner | None = None
+        self._raw_args = raw_args
 
     def __iter__(self) -> Iterator[Chunk]:
         self._read_head()
@@ -67,7 +68,7 @@ class Scanner:
         while not ended:
             self._fill(CHUNK_SIZE)
             chunk, ended = self._next_chunk()
-            if chunk is not None and chunk.events:
+            if chunk is not None and (chunk.events or chunk.plain):
                 yield chunk
         self._read_tail()
         if self._source.damage:
@@ -86,9 +87,9 @@ class Scanner:
             return
         if start != b"{":
             raise TraceReadError(self._not_json(start), hint=_NOT_A_TRACE)
-        match = self._find_events_key()
-        head = bytes(self._buffer[: match.end()])
-        del self._buffer[: match.end()]
+        end = self._find_events()
+        head = bytes(self._buffer[:end])
+        del self._buffer[:end]
         self._keep_metadata(head + b"]}", "before")
 
     def _skip_byte_order_mark(self) -> None:
@@ -109,16 +110,27 @@ class Scanner:
             return f"the trace is empty{damage}"
         return "not a JSON trace: it begins with " + repr(bytes(self._buffer[:16]))[1:]
 
-    def _find_events_key(self) -> re.Match[bytes]:
-        searched = 0
+    def _find_events(self) -> int:
+        """Where the events begin: behind a ``"traceEvents": [`` that is a key of the trace itself.
+
+        Where the text before it is broken, the first one is taken.
+        """
+        searched, first = 0, None
         while True:
-            match = _EVENTS_KEY.search(self._buffer, searched)
-            if match:
-                return match
+            for match in _EVENTS_KEY.finditer(bytes(self._buffer), searched):
+                if first is None:
+                    first = match.end()
+                if _is_top_level(bytes(self._buffer[: match.end()])):
+                    return match.end()
             if self._at_end or len(self._buffer) > HEAD_LIMIT:
-                raise TraceReadError("the JSON has no traceEvents array", hint=_NOT_A_TRACE)
+                break
+            if first is not None and len(self._buffer) > first + CHUNK_SIZE:
+                break
             searched = max(0, len(self._buffer) - 64)
             self._fill(len(self._buffer) + CHUNK_SIZE)
+        if first is None:
+            raise TraceReadError("the JSON has no traceEvents array", hint=_NOT_A_TRACE)
+        return first
 
     def _read_tail(self) -> None:
         """The keys after the events; the buffer stands behind the closing bracket."""
@@ -156,19 +168,29 @@ class Scanner:
 
     def _next_chunk(self) -> tuple[Chunk | None, bool]:
         """The next events of the buffer, and whether they were the last."""
-        chunk = self._take_up_to(len(self._buffer))
+        for size in dict.fromkeys((min(CHUNK_SIZE, len(self._buffer)), len(self._buffer))):
+            chunk = self._take_up_to(size)
+            if chunk is not None:
+                return chunk, False
+        chunk = self._take_exactly()
         if chunk is not None:
-            return chunk, False
-        chunk = self._take_closing()
-        if chunk is not None:
-            return chunk, True
+            return chunk, self._closed
         size = len(self._buffer) // 2
         while size > CAREFUL_SIZE:  # close in on the broken event, the good ones at full speed
             chunk = self._take_up_to(size)
             if chunk is not None:
                 return chunk, False
             size //= 2
-        return self._take_carefully()
+        return self._take_carefully(WINDOW)
+
+    def _take_exactly(self) -> Chunk | None:
+        """Decode up to the end of the array, or the last boundary, found by matching brackets."""
+        found = last_boundary(self._buffer)
+        if found is None:
+            return None
+        chunk = self._take(found.end, found.following)
+        self._closed = found.closed and chunk is not None
+        return chunk
 
     def _take_up_to(self, size: int) -> Chunk | None:
         """Decode up to the last likely boundary in ``size`` bytes; None where that fails."""
@@ -187,78 +209,61 @@ class Scanner:
     def _take(self, end: int, following: int) -> Chunk | None:
         """Decode the events before ``end`` and move on; the buffer is left alone on failure."""
         try:
-            chunk = decode_chunk(b"".join((b"[", memoryview(self._buffer)[:end], b"]")))
+            chunk = self._scan(end) or decode_chunk(bytes(memoryview(self._buffer)[:end]))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         del self._buffer[:following]
         return chunk
 
-    def _take_closing(self) -> Chunk | None:
-        """Decode up to the bracket that closes the array, if it stands in the buffer."""
-        if self._buffer[:4096].lstrip()[:1] == b"]":
-            self._closed = True
-            return self._take(0, self._buffer.index(b"]") + 1)
-        position = 0
-        for _ in range(_CLOSING_TRIES):
-            match = _CLOSING.search(self._buffer, position)
-            if match is None:
+    def _scan(self, end: int) -> Chunk | None:
+        """The quick way to the same result; None where the text is too little or out of form."""
+        if self._native is None:
+            if end < native.WORTHWHILE:
                 return None
-            chunk = self._take(match.start() + 1, match.end())
-            if chunk is not None:
-                self._closed = True
-                return chunk
-            position = match.end()
-        return None
+            self._native = native.EventScanner(decode_kind, raw_args=self._raw_args)
+        plain = self._native.scan(self._buffer, end)
+        return None if plain is None else decode_others(plain)
 
     # Broken events ------------------------------------------------------------------------
 
-    def _take_carefully(self) -> tuple[Chunk | None, bool]:
+    def _take_carefully(self, window: int) -> tuple[Chunk | None, bool]:
         """Read the next ``CAREFUL_SIZE`` bytes event by event, counting what cannot be read."""
-        events: list[Event] = []
-        times: list[tuple[Decimal | None, Decimal | None]] = []
-        position, ended = 0, False
-        while position < CAREFUL_SIZE and not ended:
-            found, following, ended = self._read_one(position)
-            if following == position:
-                break
-            if found is not None:
-                events.append(found.event)
-                times.append((found.ts, found.dur))
-            position = following
-        del self._buffer[:position]
-        if position == 0 and not ended:  # one event larger than the buffer
+        text = bytes(self._buffer[:window])
+        whole = len(text) == len(self._buffer)
+        if not whole and window < EVENT_LIMIT and self._first_unfinished(text):
+            return self._take_carefully(window * 4)
+        if whole and not self._at_end and len(text) < EVENT_LIMIT and self._first_unfinished(text):
             self._fill(len(self._buffer) + CHUNK_SIZE)
-        return chunk_from_decimals(events, times), ended
+            return None, False
+        at_end = (whole and self._at_end) or len(text) >= EVENT_LIMIT
+        return self._step_through(text, at_end=at_end)
 
-    def _read_one(self, start: int) -> tuple[LenientEvent | None, int, bool]:
-        """The event at ``start`` (None: unreadable), where to go on, and whether the array ended.
+    def _first_unfinished(self, text: bytes) -> bool:
+        step = next(read_events(text, at_end=False))
+        return step.unfinished and step.following < len(text)
 
-        Going on at ``start`` itself means that the event does not end in the buffer.
-        """
-        first_end: re.Match[bytes] | None = None
-        match = _EVENT_END.search(self._buffer, start)
-        while match is not None and match.end() - start < EVENT_LIMIT:
-            found = lenient_event(bytes(self._buffer[start : match.start() + 1]))
-            if found is not None:
-                self._closed = match.group(1) is not None
-                return found, match.end(), self._closed
-            first_end = first_end or match
-            if _EVENT_START.match(self._buffer, match.end()):
-                break  # what follows is an event of its own: this one is broken
-            match = _EVENT_END.search(self._buffer, match.end())
-        if match is None and not self._at_end and len(self._buffer) - start < EVENT_LIMIT:
-            return None, start, False
-        if match is None and self._at_end:
-            return self._read_last(start)
-        self._ledger.unreadable(UNKNOWN, None, "not valid JSON")
-        return None, (first_end.end() if first_end else len(self._buffer)), False
+    def _step_through(self, text: bytes, *, at_end: bool) -> tuple[Chunk, bool]:
+        events, position, ended = [], 0, False
+        for step in read_events(text, at_end=at_end):
+            if step.unreadable:
+                self._ledger.unreadable(UNKNOWN, None, step.unreadable)
+            if step.event is not None:
+                events.append(step.event)
+            position, self._closed = step.following, step.closed
+            ended = step.closed or (step.unfinished and at_end and self._at_end)
+            if position >= CAREFUL_SIZE:
+                break
+        del self._buffer[:position]
+        if ended and not self._closed:
+            self._ledger.notes.append("the file is cut off: its event array is not closed")
+        times = [(found.ts, found.dur) for found in events]
+        return chunk_from_decimals([found.event for found in events], times), ended
 
-    def _read_last(self, start: int) -> tuple[LenientEvent | None, int, bool]:
-        """The rest of a file that ends before its array is closed."""
-        rest = bytes(self._buffer[start:])
-        whole = rest[: rest.rfind(b"}") + 1]
-        found = lenient_event(whole) if whole else None
-        if found is None and rest.strip(b", \t\r\n"):
-            self._ledger.unreadable(UNKNOWN, None, "cut off at the end of the file")
-        self._ledger.notes.append("the file is cut off: its event array is not closed")
-        return found, len(self._buffer), True
+
+def _is_top_level(head: bytes) -> bool:
+    """Whether a text up to an opening bracket is whole once bracket and object are closed."""
+    try:
+        fields = lenient_json(head + b"]}")
+    except ValueError:
+        return False
+    return isinstance(fields, dict) and "traceEvents" in fields

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import IO, cast
 
 import zstandard
-from isal import igzip_lib, isal_zlib
+from isal import isal_zlib
 
 from traceq.errors import TraceReadError
 
 READ_SIZE = 1 << 20
 """Bytes read from the file at a time; small enough to answer Ctrl-C, large enough to be fast."""
+
+PIECE_SIZE = 1 << 10
+"""Packed bytes inflated at a time: little is lost before damage, and calls are cheap."""
 
 INFLATE_LIMIT = 8 << 20
 """Most bytes inflated at a time, so that a highly packed file cannot fill the memory."""
@@ -63,22 +66,29 @@ class Source:
 
     def _gzip(self) -> Iterator[bytes]:
         inflater = isal_zlib.decompressobj(wbits=31)
-        packed = self.read()
+        packed = self._pieces()
+        piece = next(packed, b"")
         try:
-            while packed:
-                yield inflater.decompress(packed, INFLATE_LIMIT)
-                packed = inflater.unconsumed_tail
+            while piece:
+                yield inflater.decompress(piece, INFLATE_LIMIT)
+                piece = inflater.unconsumed_tail
                 if inflater.eof:
-                    packed = inflater.unused_data.lstrip(b"\0") or self.read().lstrip(b"\0")
-                    if packed:  # a further gzip member: the streams are one after another
+                    piece = inflater.unused_data.lstrip(b"\0") or next(packed, b"").lstrip(b"\0")
+                    if piece:  # a further gzip member: the streams are one after another
                         inflater = isal_zlib.decompressobj(wbits=31)
-                elif not packed:
-                    packed = self.read()
-        except igzip_lib.IsalError as error:
+                elif not piece:
+                    piece = next(packed, b"")
+        except isal_zlib.error as error:  # type: ignore[misc]  # isal's stub has an instance there
             self.damage = f"the gzip stream is damaged ({error})"
             return
         if not inflater.eof:
             self.damage = "the gzip stream is cut off"
+
+    def _pieces(self) -> Iterator[bytes]:
+        """The packed bytes, few at a time: what a failing call would have given is lost."""
+        for block in iter(self.read, b""):
+            for start in range(0, len(block), PIECE_SIZE):
+                yield block[start : start + PIECE_SIZE]
 
     def _zstd(self) -> Iterator[bytes]:
         reader = zstandard.ZstdDecompressor().stream_reader(

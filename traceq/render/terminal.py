@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -54,7 +55,12 @@ def _print_table(console: Console, table: Table, width: int) -> None:
         console.print(Text(table.title, style="bold"))
     if table.rows:
         columns, name_width = fit(table, width)
-        console.print(_rich_table(table, columns, name_width))
+        grid = _rich_table(table, columns, name_width)
+        # What cannot be dropped may need more than there is: the terminal wraps, nothing is cut.
+        needed = sum(_column_width(table, column, name_width) + _GAP for column in columns)
+        console.width = max(width, needed)
+        console.print(grid)
+        console.width = width
     if table.note:
         console.print(Text(printable(table.note), style="dim"))
 
@@ -77,8 +83,12 @@ def _is_name(column: Column) -> bool:
 
 
 def _width(table: Table, column: Column) -> int:
-    cells = (len(column.unit.show(row[column.key])) for row in table.rows)
-    return max(len(column.title), *cells)
+    cells = (cell_len(column.unit.show(row[column.key])) for row in table.rows)
+    return max(cell_len(column.title), *cells)
+
+
+def _column_width(table: Table, column: Column, name_width: int) -> int:
+    return name_width if _is_name(column) else _width(table, column)
 
 
 def _rich_table(table: Table, columns: list[Column], name_width: int) -> RichTable:
@@ -102,7 +112,15 @@ def _cell(column: Column, row: dict[str, Any], name_width: int) -> Text:
 
 def _fit_name(text: str, width: int) -> str:
     """One line where the name fits; a replaced op and its replacement else take a line each."""
-    if len(text) > width and REPLACED_BY in text:
+    if cell_len(text) > width and REPLACED_BY in text:
         old, new = text.split(REPLACED_BY, 1)
-        return f"{shorten(old, width)}\n⇒ {shorten(new, width - 2)}"
-    return shorten(text, width)
+        return f"{_shorten(old, width)}\n⇒ {_shorten(new, width - 2)}"
+    return _shorten(text, width)
+
+
+def _shorten(text: str, width: int) -> str:
+    """Shorten to a width on the screen, where some characters take two columns and some none."""
+    room = width
+    while cell_len(short := shorten(text, room)) > width:
+        room -= max(1, (cell_len(short) - width) // 2)
+    return short

@@ -32,6 +32,9 @@ ONE_CAPTURE = (
     "Repeat both captures before you quote a time."
 )
 
+JOINED = " + "
+"""Stands between ops that were replaced together."""
+
 STATUS_ORDER = ("replaced", "changed", "added", "removed", "same")
 
 
@@ -39,7 +42,7 @@ STATUS_ORDER = ("replaced", "changed", "added", "removed", "same")
 class ScopeTotals:
     """The scopes of one side: how many, the sum of their durations and of their own time (ns).
 
-    Without ``--under`` the scope is the whole trace: one, and the sum is over top-level slices.
+    Without ``--under`` there are no scopes (0): ``total`` is the own time of all slices then.
     """
 
     scopes: int
@@ -130,7 +133,8 @@ def diff(
     for old, new in pairs:
         table = _map(table, before, after, under, old, new)
     if match is not None:
-        table = _keep_matching(table, _patterns(match))
+        names = {*before.names, *after.names}
+        table = _keep_matching(table, matching_names(_patterns(match), names))
     return Diff(
         before=Side(before.path, before_totals),
         after=Side(after.path, after_totals),
@@ -170,12 +174,10 @@ def _read_side(trace: Trace, under: Patterns) -> tuple[pd.DataFrame, ScopeTotals
 
 def scope_totals(trace: Trace, under: Patterns, ops: pd.DataFrame) -> ScopeTotals:
     """The totals of a trace's scopes, given all the ops under them."""
-    own = int(ops["self"].sum())
     if not _patterns(under):
-        return ScopeTotals(0, own, 0)
+        return ScopeTotals(0, int(ops["self"].sum()), 0)
     scopes = trace.scopes(under)
-    total = int(scopes["dur"].sum())
-    return ScopeTotals(len(scopes), total, total - own)
+    return ScopeTotals(len(scopes), int(scopes["dur"].sum()), int(scopes["self"].sum()))
 
 
 def _join(before: pd.DataFrame, after: pd.DataFrame, scope_time: int) -> pd.DataFrame:
@@ -230,7 +232,10 @@ def _map(
 
 
 def _chosen_ops(table: pd.DataFrame, trace: Trace, pattern: str, status: str) -> list[str]:
-    matched = {fold_name(name) for name in trace.resolve(pattern)}
+    try:
+        matched = {fold_name(name) for name in trace.resolve(pattern)}
+    except PatternError as error:
+        raise PatternError(f"{trace.path}: {error.message}", hint=error.hint) from error
     here = table[table["op"].isin(matched)]
     one_sided = here[here["status"] == status]
     side = "calls_before" if status == "removed" else "calls_after"
@@ -238,7 +243,7 @@ def _chosen_ops(table: pd.DataFrame, trace: Trace, pattern: str, status: str) ->
     if chosen.empty:
         raise PatternError(
             f"{trace.path}: what matches {pattern!r} is not under the scope",
-            hint="'traceq ops --match' without --under shows where it is called.",
+            hint="Another --map may have taken it; 'traceq ops --match' shows where it is called.",
         )
     return sorted(str(op) for op in chosen["op"])
 
@@ -257,22 +262,35 @@ def _pair_row(
     for side, ops in (("before", gone), ("after", come)):
         row |= {f"{key}_{side}": value for key, value in parts[side].items()}
         row[f"outermost_{side}"] = row[f"total_{side}"]
-        row[f"self_{side}"] = int(table.loc[table["op"].isin(ops), f"self_{side}"].sum())
+        row[f"self_{side}"] = _own_time(table, ops, side)
     row["category"] = table.loc[table["op"].isin(come), "category"].iloc[0]
     row["delta"] = row["total_after"] - row["total_before"]
-    row["self_delta"] = row["self_after"] - row["self_before"]
+    both = row["self_before"] is not None and row["self_after"] is not None
+    row["self_delta"] = row["self_after"] - row["self_before"] if both else None
     row["ratio"] = row["total_before"] / row["total_after"] if row["total_after"] else None
     return row
 
 
+def _own_time(table: pd.DataFrame, ops: list[str], side: str) -> int | None:
+    """The self time of ops that have no rows of their own beside the pair's; else it would count
+    twice."""
+    rows = table[table["op"].isin(ops)]
+    one_sided = rows["status"].isin(("added", "removed")).all()
+    return int(rows[f"self_{side}"].sum()) if one_sided else None
+
+
 def _joint_name(ops: list[str]) -> str:
-    return " + ".join(ops[:3]) + (f" + {len(ops) - 3} more" if len(ops) > 3 else "")
+    return JOINED.join(ops)
 
 
-def _keep_matching(table: pd.DataFrame, patterns: tuple[str, ...]) -> pd.DataFrame:
-    names = [*table["op"], *table["replaced_by"].dropna()]
-    chosen = set(matching_names(patterns, [str(name) for name in names]))
-    keep = table["op"].isin(chosen) | table["replaced_by"].isin(chosen)
+def _keep_matching(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Keep rows of which a raw or folded name is chosen, on either side."""
+    chosen = {fold_name(name) for name in names}
+
+    def is_chosen(ops: str | None) -> bool:
+        return isinstance(ops, str) and not chosen.isdisjoint(ops.split(JOINED))
+
+    keep = table["op"].map(is_chosen) | table["replaced_by"].map(is_chosen)
     return table[keep].reset_index(drop=True)
 
 

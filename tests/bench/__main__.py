@@ -1,0 +1,73 @@
+"""``python -m tests.bench load [TRACE]``: costs as ratios, measured in one run.
+
+Each figure comes from processes of its own, the two ways in turn, after one uncounted run that
+fills the caches of files and of the compiled engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+LARGE = "gdn-h200-large/einops.json.gz"
+LIMIT_CPU, LIMIT_MEMORY = 0.45, 1.0
+
+
+def main() -> int:
+    """Run a benchmark; the exit code tells whether it kept its promise."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("what", choices=["load"])
+    parser.add_argument("trace", nargs="?", default=str(_corpus() / LARGE))
+    parser.add_argument("--runs", type=int, default=3, help="counted runs of each way")
+    options = parser.parse_args()
+    if not Path(options.trace).exists():
+        parser.error(f"{options.trace}: no such file; name a trace")
+    return bench_load(options.trace, options.runs)
+
+
+def _corpus() -> Path:
+    default = Path(__file__).parents[3] / "shared" / "corpus"
+    return Path(os.environ.get("TRACEQ_CORPUS", default))
+
+
+def bench_load(trace: str, runs: int) -> int:
+    """Open and one query, against the same engine fed the raw JSON."""
+    figures: dict[str, list[dict[str, float]]] = {"traceq": [], "raw JSON": []}
+    answers = set()
+    for number in range(runs + 1):
+        for way, taken in figures.items():
+            result = _measure(way, trace)
+            answers.add(json.dumps(result.pop("answer")))
+            if number:
+                taken.append(result)
+    print(f"{trace}: open and one query, {runs} runs of each, medians; same engine, one run")
+    ours, theirs = _median(figures["traceq"]), _median(figures["raw JSON"])
+    print(f"{'':12}{'traceq':>12}{'raw JSON':>12}{'ratio':>8}{'limit':>8}")
+    limits = {"cpu_s": LIMIT_CPU, "wall_s": float("inf"), "peak_mb": LIMIT_MEMORY}
+    for key, limit in limits.items():
+        ratio = ours[key] / theirs[key]
+        shown = f"{limit:8.2f}" if limit != float("inf") else ""
+        print(f"{key:12}{ours[key]:12.2f}{theirs[key]:12.2f}{ratio:8.2f}{shown}")
+    print(f"answers: {'equal' if len(answers) == 1 else 'DIFFERENT'}: {' / '.join(answers)}")
+    kept = all(ours[key] <= limit * theirs[key] for key, limit in limits.items())
+    return 0 if kept and len(answers) == 1 else 1
+
+
+def _measure(way: str, trace: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.bench.load", way, trace]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout)
+    return result
+
+
+def _median(figures: list[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(item[key] for item in figures) for key in figures[0]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

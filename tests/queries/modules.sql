@@ -1,0 +1,2 @@
+INCLUDE PERFETTO MODULE traceq.modules;
+SELECT * FROM traceq_modules;

@@ -1,0 +1,2 @@
+INCLUDE PERFETTO MODULE traceq.ops;
+SELECT * FROM traceq_ops(NULL) ORDER BY op;

@@ -1,0 +1,539 @@
+"""Comparisons: what must hold for any two traces, maps and filters, and the figures of README."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import traceq
+from tests.conftest import ROOT
+from traceq.compare import ONE_CAPTURE, STATUS_ORDER, Diff, parse_map
+from traceq.compare import diff as compare
+from traceq.errors import PatternError, TraceqError, UsageError
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+Rows = list[tuple[str, int, int]]
+
+
+def write_trace(path: Path, rows: Rows) -> Path:
+    """Slices of one thread as (name, start, duration) in µs."""
+    events = [
+        {"ph": "X", "name": name, "cat": "cpu_op", "pid": 1, "tid": 1, "ts": ts, "dur": dur}
+        for name, ts, dur in rows
+    ]
+    path.write_text(json.dumps({"traceEvents": events}), encoding="utf-8")
+    return path
+
+
+def row_of(diff: Diff, op: str) -> dict[str, Any]:
+    (row,) = (row for row in diff.to_dict()["rows"] if row["op"] == op)
+    return row
+
+
+# What must hold for any two traces --------------------------------------------------------------
+
+
+@st.composite
+def nested_slices(draw: Any) -> Rows:
+    """Slices that nest, below two scopes and beside them."""
+    found: Rows = [("S_0", 0, 40), ("S_1", 40, 60)]
+    spans = st.tuples(st.sampled_from("fghf"), st.integers(0, 110), st.integers(0, 40))
+    for name, ts, dur in draw(st.lists(spans, min_size=1, max_size=12)):
+        apart_or_inside = all(
+            ts + dur <= start
+            or start + length <= ts
+            or (start <= ts and ts + dur <= start + length)
+            or (ts <= start and start + length <= ts + dur)
+            for _, start, length in found
+        )
+        inside_scopes = not (dur > 40 or (ts < 40 < ts + dur) or (ts < 100 < ts + dur))
+        if apart_or_inside and inside_scopes and (name, ts, dur) not in found:
+            found.append((name, ts, dur))
+    return [*found, ("f", 200, 5)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("diff")
+
+
+# Each example opens two engines: one that fails is shown as it is, not made smaller.
+@settings(max_examples=10, phases=(Phase.explicit, Phase.generate))
+@given(one=nested_slices(), two=nested_slices(), under=st.sampled_from([None, "S_", "S_1"]))
+def test_what_holds_for_any_two_traces(
+    folder: Path, one: Rows, two: Rows, under: str | None
+) -> None:
+    before = traceq.open(write_trace(folder / "one.json", one))
+    after = traceq.open(write_trace(folder / "two.json", two))
+    with before, after:
+        itself = compare(before, before, under=under)
+        there = compare(before, after, under=under)
+        back = compare(after, before, under=under)
+    assert_same(itself)
+    for result in (itself, there, back):
+        assert_adds_up(result)
+        json.dumps(result.to_dict(), allow_nan=False)
+    assert_mirrored(there, back)
+
+
+def assert_same(diff: Diff) -> None:
+    assert diff.changes.empty
+    assert len(diff.unchanged) == len(diff.table)
+    assert not diff.table["delta"].any()
+    assert not diff.table["self_delta"].any()
+    assert diff.before == diff.after
+
+
+def assert_adds_up(diff: Diff) -> None:
+    table, before, after = diff.table, diff.before.totals, diff.after.totals
+    assert int(table["self_before"].sum()) + before.self == before.total
+    assert int(table["self_after"].sum()) + after.self == after.total
+    assert before.self >= 0
+    assert after.self >= 0
+    shift = after.total - before.total - (after.self - before.self)
+    assert int(table["self_delta"].sum()) == shift
+    assert list(table["status"]) == sorted(table["status"], key=STATUS_ORDER.index)
+    for row in diff.to_dict()["rows"]:
+        assert row["delta"] == (row["total_after"] or 0) - (row["total_before"] or 0)
+        assert (row["calls_before"] is None) == (row["status"] == "added")
+        assert (row["calls_after"] is None) == (row["status"] == "removed")
+        if row["total_before"] and row["total_after"]:
+            assert row["ratio"] == pytest.approx(row["total_before"] / row["total_after"])
+        for side in ("before", "after"):
+            if row[f"calls_{side}"] is not None:
+                assert row[f"min_{side}"] <= row[f"average_{side}"] <= row[f"max_{side}"]
+                assert row[f"outermost_{side}"] <= row[f"total_{side}"]
+                assert 0 <= row[f"self_{side}"] <= row[f"total_{side}"]
+
+
+OPPOSITE = {"added": "removed", "removed": "added", "changed": "changed", "same": "same"}
+
+
+def assert_mirrored(there: Diff, back: Diff) -> None:
+    mirrored = {row["op"]: row for row in back.to_dict()["rows"]}
+    assert len(mirrored) == len(there.table)
+    for row in there.to_dict()["rows"]:
+        other = mirrored[row["op"]]
+        assert other["status"] == OPPOSITE[row["status"]]
+        assert other["delta"] == -row["delta"]
+        assert other["self_delta"] == -row["self_delta"]
+        for key in ("calls", "total", "average", "min", "max", "self", "outermost"):
+            assert other[f"{key}_before"] == row[f"{key}_after"]
+            assert other[f"{key}_after"] == row[f"{key}_before"]
+
+
+# One pair of tiny traces --------------------------------------------------------------------------
+
+BEFORE: Rows = [
+    ("nn.Module: S_0", 0, 100),
+    ("a.py(1): old", 10, 20),
+    ("in.py(2): old2", 12, 8),
+    ("aten::flatten", 40, 10),
+    ("aten::mul", 60, 5),
+    ("idle", 70, 0),
+    ("outside", 120, 5),
+]
+AFTER: Rows = [
+    ("nn.Module: S_0", 0, 90),
+    ("<built-in method flatten of Tensor object at 0x7f>", 10, 5),
+    ("aten::flatten", 11, 3),
+    ("aten::flatten", 40, 10),
+    ("aten::mul", 60, 15),
+    ("idle", 78, 0),
+    ("outside", 120, 5),
+]
+NEW = "<built-in method flatten of Tensor object>"
+
+
+@pytest.fixture(scope="module")
+def before(folder: Path) -> Iterator[traceq.Trace]:
+    with traceq.open(write_trace(folder / "before.json", BEFORE)) as trace:
+        yield trace
+
+
+@pytest.fixture(scope="module")
+def after(folder: Path) -> Iterator[traceq.Trace]:
+    with traceq.open(write_trace(folder / "after.json", AFTER)) as trace:
+        yield trace
+
+
+def statuses(diff: Diff) -> list[tuple[str, str]]:
+    return [(row["status"], row["op"]) for row in diff.to_dict()["rows"]]
+
+
+def test_statuses_and_their_order(before: traceq.Trace, after: traceq.Trace) -> None:
+    diff = compare(before, after, under="nn.Module: S")
+    assert statuses(diff) == [
+        ("changed", "aten::mul"),  # as many calls, three times as long
+        ("changed", "aten::flatten"),
+        ("added", NEW),
+        ("removed", "a.py: old"),
+        ("removed", "in.py: old2"),
+        ("same", "idle"),
+    ]
+    assert (diff.before.totals.scopes, diff.before.totals.total) == (1, 100_000)
+    assert (diff.after.totals.scopes, diff.after.totals.total) == (1, 90_000)
+    assert diff.before.totals.self == 100_000 - 20_000 - 10_000 - 5_000
+    assert diff.warnings == (ONE_CAPTURE,)
+    assert diff.before.path.endswith("before.json")
+    idle = row_of(diff, "idle")
+    assert (idle["delta"], idle["ratio"], idle["average_before"]) == (0, None, 0.0)
+
+
+def test_whole_traces(before: traceq.Trace, after: traceq.Trace) -> None:
+    diff = compare(before, after)
+    assert row_of(diff, "outside")["status"] == "same"
+    assert row_of(diff, "nn.Module: S")["delta"] == -10_000
+    assert diff.before.totals.total == 105_000
+    assert diff.under == ()
+
+
+def test_an_empty_list_of_patterns_is_the_whole_trace(
+    before: traceq.Trace, after: traceq.Trace
+) -> None:
+    whole = compare(before, after).to_dict()
+    assert compare(before, after, under=[], maps=[]).to_dict() == whole
+
+
+def test_a_map_joins_all_that_matches_and_counts_nested_calls_once(
+    before: traceq.Trace, after: traceq.Trace
+) -> None:
+    diff = compare(before, after, under="S_0", maps=["old=>flatten"])
+    row = diff.to_dict()["rows"][0]
+    assert row == {
+        "status": "replaced",
+        "op": "a.py: old + in.py: old2",
+        "replaced_by": NEW,  # not aten::flatten, which both sides call
+        "category": "cpu_op",
+        "calls_before": 1,
+        "calls_after": 1,
+        "total_before": 20_000,
+        "total_after": 5_000,
+        "delta": -15_000,
+        "ratio": 4.0,
+        "average_before": 20_000.0,
+        "average_after": 5_000.0,
+        "min_before": 20_000,
+        "min_after": 5_000,
+        "max_before": 20_000,
+        "max_after": 5_000,
+        "self_before": 20_000,
+        "self_after": 2_000,
+        "self_delta": -18_000,
+        "outermost_before": 20_000,
+        "outermost_after": 5_000,
+    }
+    assert statuses(diff)[1:] == [
+        ("changed", "aten::mul"),
+        ("changed", "aten::flatten"),
+        ("same", "idle"),
+    ]
+    assert_adds_up_with_maps(diff)
+
+
+def assert_adds_up_with_maps(diff: Diff) -> None:
+    before, after = diff.before.totals, diff.after.totals
+    shift = after.total - before.total - (after.self - before.self)
+    assert int(diff.table["self_delta"].sum()) == shift
+
+
+def test_map_to_an_op_of_both_sides_keeps_that_op_in_the_table(
+    before: traceq.Trace, after: traceq.Trace
+) -> None:
+    diff = compare(before, after, under="S_0", maps=["a.py=>aten::flatten"])
+    pair = diff.to_dict()["rows"][0]
+    assert (pair["op"], pair["replaced_by"]) == ("a.py: old", "aten::flatten")
+    assert (pair["calls_before"], pair["calls_after"]) == (1, 2)
+    assert (pair["total_before"], pair["total_after"]) == (20_000, 13_000)
+    assert ("changed", "aten::flatten") in statuses(diff)
+    assert ("removed", "a.py: old") not in statuses(diff)
+    assert ("removed", "in.py: old2") in statuses(diff)
+
+
+def test_map_from_an_op_of_both_sides(before: traceq.Trace, after: traceq.Trace) -> None:
+    diff = compare(before, after, under="S_0", maps=["aten::flatten=>built-in"])
+    pair = diff.to_dict()["rows"][0]
+    assert (pair["calls_before"], pair["total_before"]) == (1, 10_000)
+    assert (pair["calls_after"], pair["total_after"]) == (1, 5_000)
+    assert ("changed", "aten::flatten") in statuses(diff)
+
+
+def test_several_maps_keep_the_order_in_which_they_were_given(
+    before: traceq.Trace, after: traceq.Trace
+) -> None:
+    maps = ["a.py=>built-in", "old2=>aten::mul", "*::mul => re:^idle$"]
+    diff = compare(before, after, under="S_0", maps=maps)
+    assert [(row["op"], row["replaced_by"]) for row in diff.to_dict()["rows"][:3]] == [
+        ("a.py: old", NEW),
+        ("in.py: old2", "aten::mul"),
+        ("aten::mul", "idle"),
+    ]
+    assert list(diff.table["status"][:3]) == ["replaced"] * 3
+    assert diff.to_dict()["rows"][2]["ratio"] is None  # idle took no time
+    json.dumps(diff.to_dict(), allow_nan=False)
+    assert diff.to_markdown()
+
+
+@pytest.mark.parametrize(
+    ("maps", "told"),
+    [
+        (["nothing=>flatten"], r"before\.json|nothing"),
+        (["old=>nothing"], r"after\.json|nothing"),
+        (["outside=>flatten"], "is not under the scope"),
+        (["old=>outside"], "is not under the scope"),
+        (["old=>a.py"], "a.py"),
+        (["re:(=>flatten"], "regular expression"),
+        (["old=>flatten", "old=>aten::mul"], "old"),
+    ],
+)
+def test_maps_that_match_nothing(
+    before: traceq.Trace, after: traceq.Trace, maps: list[str], told: str
+) -> None:
+    with pytest.raises(PatternError, match=told) as caught:
+        compare(before, after, under="S_0", maps=maps)
+    assert caught.value.hint
+
+
+def test_a_map_that_matches_nothing_says_on_which_side(
+    before: traceq.Trace, after: traceq.Trace
+) -> None:
+    """``old`` is in the trace before, and only there."""
+    with pytest.raises(PatternError) as caught:
+        compare(before, after, under="S_0", maps=["aten::flatten=>a.py"])
+    assert "after.json" in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["", "old", "=>", "old=>", "=>new", " => new", "old->new", "a=b"])
+def test_a_map_that_is_none(text: str) -> None:
+    with pytest.raises(UsageError, match="is not a mapping") as caught:
+        parse_map(text)
+    assert repr(text) in caught.value.message
+    assert "OLD=>NEW" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("a=>b", ("a", "b")),
+        (" a  =>  b ", ("a", "b")),
+        ("re:^a$=>*b*", ("re:^a$", "*b*")),
+        ("a=>b=>c", ("a", "b=>c")),
+    ],
+)
+def test_a_map(text: str, pair: tuple[str, str]) -> None:
+    assert parse_map(text) == pair
+
+
+@pytest.mark.parametrize(
+    ("match", "ops"),
+    [
+        ("flatten", ["aten::flatten", NEW]),
+        ("aten::*", ["aten::mul", "aten::flatten"]),
+        (["re:old$", "idle"], ["a.py: old", "idle"]),
+        ("in.py(2)", ["in.py: old2"]),  # as it stands in the trace
+        ("at 0x7f", [NEW]),
+    ],
+)
+def test_match_keeps_what_matches_on_either_side(
+    before: traceq.Trace, after: traceq.Trace, match: Any, ops: list[str]
+) -> None:
+    diff = compare(before, after, under="S_0", match=match)
+    assert [row["op"] for row in diff.to_dict()["rows"]] == ops
+    whole = compare(before, after, under="S_0")
+    assert diff.before == whole.before  # the totals are those of the scopes
+    assert diff.match == ((match,) if isinstance(match, str) else tuple(match))
+
+
+def test_match_goes_for_both_ends_of_a_map(before: traceq.Trace, after: traceq.Trace) -> None:
+    for match in ("old", "built-in"):
+        diff = compare(before, after, under="S_0", maps=["old=>built-in"], match=match)
+        assert [row["replaced_by"] for row in diff.to_dict()["rows"]] == [NEW]
+
+
+def test_match_that_matches_nothing(before: traceq.Trace, after: traceq.Trace) -> None:
+    with pytest.raises(PatternError, match="flaten") as caught:
+        compare(before, after, under="S_0", match="flaten")
+    assert "aten::flatten" in (caught.value.hint or "")
+
+
+def test_scope_that_is_missing_on_one_side(
+    folder: Path, before: traceq.Trace, after: traceq.Trace
+) -> None:
+    with traceq.open(write_trace(folder / "none.json", [("nn.Module: T_0", 0, 5)])) as other:
+        for one, two in ((before, other), (other, after)):
+            with pytest.raises(PatternError, match=r"none\.json: no slice .*S_0") as caught:
+                compare(one, two, under="S_0")
+            assert caught.value.hint
+
+
+def test_scopes_with_nothing_below_them(folder: Path, before: traceq.Trace) -> None:
+    with traceq.open(write_trace(folder / "bare.json", [("nn.Module: S_0", 0, 5)])) as bare:
+        both = compare(bare, bare, under="S_0")
+        one = compare(before, bare, under="S_0")
+    assert both.table.empty
+    assert both.before.totals.self == 5_000
+    assert {row["status"] for row in one.to_dict()["rows"]} == {"removed"}
+    for result in (both, one):
+        json.dumps(result.to_dict(), allow_nan=False)
+        assert result.to_markdown()
+        assert result._repr_html_()
+
+
+def test_a_different_number_of_scopes_is_warned_of(folder: Path, before: traceq.Trace) -> None:
+    rows = [*BEFORE, ("nn.Module: S_0", 200, 10)]
+    with traceq.open(write_trace(folder / "two_scopes.json", rows)) as two:
+        diff = compare(before, two, under="S_0")
+    assert any("1 before, 2 after" in warning for warning in diff.warnings)
+    assert "1 before, 2 after" in diff.to_markdown()
+
+
+def test_what_is_wrong_with_a_file_is_warned_of(folder: Path, before: traceq.Trace) -> None:
+    text = (folder / "before.json").read_text(encoding="utf-8")
+    (folder / "cut.json").write_text(text[:-40], encoding="utf-8")
+    with traceq.open(folder / "cut.json") as cut:
+        diff = compare(before, cut, under="S_0")
+    assert any(re.search(r"cut\.json: .*cut off", warning) for warning in diff.warnings)
+    assert "cut off" in diff.to_markdown()
+    assert "cut off" in diff._repr_html_()
+
+
+SIDED = ("calls", "total", "average", "min", "max", "self", "outermost")
+
+
+def test_to_dict_has_the_documented_keys(before: traceq.Trace, after: traceq.Trace) -> None:
+    diff = compare(before, after, under=["S_0"], match="*", maps=["old=>built-in"])
+    data = json.loads(json.dumps(diff.to_dict(), allow_nan=False))
+    assert list(data) == [
+        *("schema", "kind", "under", "match", "before", "after", "warnings", "rows")
+    ]
+    assert (data["schema"], data["kind"]) == (1, "diff")
+    assert (data["under"], data["match"]) == (["S_0"], ["*"])
+    for side in ("before", "after"):
+        assert list(data[side]) == ["path", "scopes", "total", "self"]
+    text = (ROOT / "queries" / "duckdb" / "diff.sql").read_text(encoding="utf-8")
+    documented = re.findall(r" AS (\w+),?$", text.partition("\nFROM ")[0], re.MULTILINE)
+    assert data["rows"]
+    for row in data["rows"]:
+        assert list(row) == documented
+        for key, value in row.items():
+            if key in ("status", "op", "category"):
+                assert isinstance(value, str)
+            elif key.startswith(("calls", "total", "min", "max", "self", "outermost", "delta")):
+                assert value is None or type(value) is int, key
+            elif key != "replaced_by":
+                assert value is None or type(value) is float, key
+
+
+def test_table_has_whole_numbers(before: traceq.Trace, after: traceq.Trace) -> None:
+    for maps in ([], ["old=>built-in"]):
+        table = compare(before, after, under="S_0", maps=maps).table
+        for key in SIDED:
+            for side in ("before", "after"):
+                expected = "float64" if key == "average" else "Int64"
+                assert str(table[f"{key}_{side}"].dtype).lower() == expected.lower()
+        assert isinstance(table, pd.DataFrame)
+
+
+def test_to_markdown_and_html(before: traceq.Trace, after: traceq.Trace) -> None:
+    diff = compare(before, after, under="S_0", maps=["old=>built-in"])
+    short, long = diff.to_markdown(), diff.to_markdown(show_all=True)
+    for text in (short, long):
+        assert text.startswith("**Under S\\_0: 1 replaced, 2 changed of 4 ops.**\n")
+        assert "| ⇒ | `a.py: old + in.py: old2` ⇒ `" in text
+        assert "4.00x" in text
+        assert "One capture on each side" in text
+        assert text.endswith("\n")
+    assert "`idle`" in long
+    assert "`idle`" not in short
+    html = diff._repr_html_()
+    assert html.startswith("<div>")
+    assert html.endswith("</div>")
+    assert "a.py: old + in.py: old2 ⇒ &lt;built-in method flatten" in html
+
+
+def test_a_closed_trace_is_told(folder: Path, before: traceq.Trace) -> None:
+    closed = traceq.open(folder / "before.json")
+    closed.close()
+    with pytest.raises(TraceqError, match="closed"):
+        compare(before, closed)
+
+
+def test_calls_on_lanes_of_their_own_are_nested_too(folder: Path) -> None:
+    """The inner ``old`` overlaps another slice and lies on a lane of its own, below the outer."""
+    one = [("S", 0, 100), ("old", 10, 80), ("g", 20, 40), ("old", 50, 30)]
+    two = [("S", 0, 100), ("new", 10, 20), ("g", 40, 40)]
+    first = traceq.open(write_trace(folder / "lanes.json", one))
+    second = traceq.open(write_trace(folder / "no_lanes.json", two))
+    with first, second:
+        diff = compare(first, second, under="S", maps=["old=>new"])
+    pair = diff.to_dict()["rows"][0]
+    assert (pair["calls_before"], pair["total_before"]) == (1, 80_000)
+
+
+def test_own_time_of_scopes_is_never_negative(folder: Path) -> None:
+    """Children that overlap take, together, longer than the scope; its own time is then 0 or so."""
+    rows = [("S", 0, 100), ("a", 0, 90), ("b", 50, 50)]
+    with traceq.open(write_trace(folder / "overlap.json", rows)) as trace:
+        diff = compare(trace, trace, under="S")
+    assert diff.before.totals.total == 100_000
+    assert diff.before.totals.self >= 0
+
+
+# The figures of README ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def einops() -> Iterator[traceq.Trace]:
+    with traceq.open(ROOT / "sample_traces" / "einops.json.gz") as trace:
+        yield trace
+
+
+@pytest.fixture(scope="module")
+def flatten() -> Iterator[traceq.Trace]:
+    with traceq.open(ROOT / "sample_traces" / "flatten.json.gz") as trace:
+        yield trace
+
+
+def test_sample_traces(einops: traceq.Trace, flatten: traceq.Trace) -> None:
+    diff = compare(einops, flatten, under="GatedDeltaNet")
+    assert (diff.before.totals.scopes, diff.after.totals.scopes) == (30, 30)
+    assert (diff.before.totals.total, diff.after.totals.total) == (63_584_183, 61_882_743)
+    gone = row_of(diff, "einops/einops.py: rearrange")
+    assert (gone["status"], gone["calls_before"], gone["total_before"]) == ("removed", 30, 827_462)
+    new = row_of(diff, NEW)
+    assert (new["status"], new["calls_after"], new["total_after"]) == ("added", 30, 210_500)
+    aten = row_of(diff, "aten::flatten")
+    assert aten["status"] == "changed"
+    assert (aten["calls_before"], aten["calls_after"]) == (60, 90)
+    assert (aten["total_before"], aten["total_after"]) == (207_521, 304_711)
+    assert_adds_up(diff)
+
+
+def test_sample_traces_with_the_map(einops: traceq.Trace, flatten: traceq.Trace) -> None:
+    maps = ["rearrange=>built-in method flatten"]
+    diff = compare(einops, flatten, under="GatedDeltaNet", maps=maps)
+    (row,) = (row for row in diff.to_dict()["rows"] if row["status"] == "replaced")
+    assert (row["op"], row["replaced_by"]) == ("einops/einops.py: rearrange", NEW)
+    assert (row["calls_before"], row["calls_after"]) == (30, 30)
+    assert (row["total_before"], row["total_after"]) == (827_462, 210_500)
+    assert row["delta"] == -616_962
+    assert round(row["ratio"], 2) == 3.93
+    assert_adds_up_with_maps(diff)
+
+
+def test_sample_traces_both_ways_and_with_themselves(
+    einops: traceq.Trace, flatten: traceq.Trace
+) -> None:
+    there = compare(einops, flatten, under="GatedDeltaNet")
+    assert_mirrored(there, compare(flatten, einops, under="GatedDeltaNet"))
+    assert_same(compare(einops, einops, under="GatedDeltaNet"))
+    assert_same(compare(flatten, flatten))
