@@ -16,7 +16,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from traceq.layout import Layout
+from traceq.layout import Layout, number_densely
 from traceq.model import ArgColumn, Ints, TraceData, Track
 
 MAGIC = 0x0016547846040010
@@ -86,7 +86,7 @@ class _ThreadNumbers:
     def __init__(self, data: TraceData, layout: Layout) -> None:
         lane_count = int(layout.lane.max(initial=0)) + 1
         code = data.slices.track * lane_count + layout.lane
-        used, self.of_slice = np.unique(code, return_inverse=True)
+        used, self.of_slice = number_densely(code)
         self._lane_count = lane_count
         self._index_of_code = {int(value): index for index, value in enumerate(used)}
         self._tracks = data.tracks
@@ -172,27 +172,36 @@ class _Records:
 
 def _build_records(data: TraceData, layout: Layout, threads: _ThreadNumbers) -> _Records:
     """Interleave the flow ends with the slices they bind to: right after them, same start."""
-    slices, order = data.slices, layout.order
+    slices, order, flows = data.slices, layout.order, len(layout.flow_source)
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    flow_number = np.arange(len(layout.flow_source))
-    owner = np.concatenate((order, layout.flow_source, layout.flow_sink))
-    kind = np.repeat([_COMPLETE, _FLOW_BEGIN, _FLOW_END], [len(order), *2 * [len(flow_number)]])
-    end = slices.ts + slices.dur
-    tail = np.concatenate((end[order], flow_number, flow_number))
-    sequence = np.argsort(rank[owner], kind="stable")  # a slice, then its starts, then its ends
-    owner, kind = owner[sequence], kind[sequence]
-    is_slice = kind == _COMPLETE
-    place = np.empty(len(order), np.int64)
-    place[owner[is_slice]] = np.flatnonzero(is_slice)
+    bound = np.concatenate((layout.flow_source, layout.flow_sink))
+    ends_behind = np.bincount(rank[bound], minlength=len(order))
+    place_by_rank = np.arange(len(order)) + np.cumsum(ends_behind) - ends_behind
+    place = place_by_rank[rank]
+    kind = np.full(len(order) + len(bound), _COMPLETE, np.int64)
+    owner, tail = np.empty_like(kind), np.empty_like(kind)
+    owner[place], tail[place] = np.arange(len(order)), slices.ts + slices.dur
+    at, sequence = _flow_places(place[bound])
+    owner[at], tail[at] = bound[sequence], (sequence % max(flows, 1))
+    kind[at] = np.where(sequence < flows, _FLOW_BEGIN, _FLOW_END)
     return _Records(
         type=kind,
         ts=slices.ts[owner],
-        tail=tail[sequence],
+        tail=tail,
         thread=threads.of_slice[owner],
-        slice=np.where(is_slice, owner, -1),
+        slice=np.where(kind == _COMPLETE, owner, -1),
         place=place,
     )
+
+
+def _flow_places(place_of_owner: Ints) -> tuple[Ints, Ints]:
+    """Where flow ends go, and which: one after the other behind the slice that each binds to."""
+    sequence = np.argsort(place_of_owner, kind="stable")  # starts stand before ends
+    owner = place_of_owner[sequence]
+    position = np.arange(len(owner))
+    first = np.maximum.accumulate(np.where(np.diff(owner, prepend=-1) != 0, position, 0))
+    return owner + 1 + position - first, sequence
 
 
 # Encoding -----------------------------------------------------------------------------------
@@ -233,8 +242,8 @@ class _Encoder:
             used = [name[part], category[part], *(c.value for c in chosen if c.kind == "string")]
             cold = np.unique(np.concatenate(used))
             cold = cold[(cold >= 0) & (self._refs[cold] == 0)]
-            definitions = b"".join(self._define(cold, len(hot) + 1))
-            yield definitions + self._block(records, part, name[part], category[part], chosen)
+            yield b"".join(self._define(cold, len(hot) + 1))
+            yield self._block(records, part, name[part], category[part], chosen)
             self._refs[cold] = 0
 
     def _names_of(self, records: _Records) -> tuple[Ints, Ints]:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from traceq.layout import number_densely
 from traceq.model import TraceData
 
 _MAJOR, _MINOR = 1000, 10
@@ -107,7 +110,8 @@ def _cuda_version(number: Any) -> str:
 
 
 def _processes(data: TraceData) -> tuple[str, ...]:
-    used = {data.tracks[track].pid for track in set(data.slices.track.tolist())}
+    tracks, _ = number_densely(data.slices.track)
+    used = {data.tracks[track].pid for track in tracks.tolist()}
     names = {
         pid: data.process_names.get(pid) or str(pid)
         for pid in used
@@ -121,13 +125,16 @@ def _processes(data: TraceData) -> tuple[str, ...]:
 
 def _categories(data: TraceData) -> tuple[CategoryCount, ...]:
     slices = data.slices
-    counts: dict[str, list[int]] = {}
-    for index in set(slices.category.tolist()):
-        chosen = slices.category == index
-        name = data.strings[index] if index >= 0 else ""
-        counts[name] = [int(chosen.sum()), int(slices.dur[chosen].sum())]
-    ordered = sorted(counts.items(), key=lambda item: -item[1][0])
-    return tuple(CategoryCount(name, count, total) for name, (count, total) in ordered)
+    used, number = number_densely(slices.category + 1)  # 0: none
+    count = np.bincount(number, minlength=len(used))
+    total = np.zeros(len(used), np.int64)
+    np.add.at(total, number, slices.dur)
+    names = ["", *data.strings]
+    rows = [
+        CategoryCount(names[index], *figures)
+        for index, *figures in zip(used.tolist(), count.tolist(), total.tolist(), strict=True)
+    ]
+    return tuple(sorted(rows, key=lambda row: (-row.slices, row.category)))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -64,10 +64,27 @@ def time_order(slices: Slices) -> Ints:
 def _split_by_track(slices: Slices, order: Ints) -> dict[int, Ints]:
     if not len(order):
         return {}
-    track = slices.track[order]
-    members = order[np.argsort(track, kind="stable")]
-    tracks, starts = np.unique(np.sort(track), return_index=True)
-    return dict(zip(tracks.tolist(), np.split(members, starts[1:]), strict=True))
+    tracks, number = number_densely(slices.track[order])
+    if len(tracks) < 2**16:
+        number = number.astype(np.uint16)  # sorted by radix, in a tenth of the time
+    members = order[np.argsort(number, kind="stable")]
+    ends = np.cumsum(np.bincount(number))
+    return dict(zip(tracks.tolist(), np.split(members, ends[:-1]), strict=True))
+
+
+def number_densely(values: Ints) -> tuple[Ints, Ints]:
+    """The distinct values, rising, and for each element the position of its value among them.
+
+    As ``np.unique(values, return_inverse=True)``, but in linear time where the values are small
+    whole numbers, as all indices here are.
+    """
+    if not len(values) or values.max() > 4 * len(values) + 1024 or values.min() < 0:
+        used, numbers = np.unique(values, return_inverse=True)
+        return used, numbers
+    used = np.flatnonzero(np.bincount(values))
+    number_of = np.zeros(int(used[-1]) + 1, np.int64)
+    number_of[used] = np.arange(len(used))
+    return used, number_of[values]
 
 
 def nesting_ops(slices: Slices, layout: Layout, op: Ints) -> Ints:
@@ -79,7 +96,7 @@ def nesting_ops(slices: Slices, layout: Layout, op: Ints) -> Ints:
     if not len(op):
         return op
     thread = slices.track * (int(layout.lane.max()) + 1) + layout.lane
-    group = np.unique(op * (int(thread.max()) + 1) + thread, return_inverse=True)[1][layout.order]
+    group = number_densely(op * (int(thread.max()) + 1) + thread)[1][layout.order]
     # Small numbers are sorted by radix, in a tenth of the time.
     if group.max() < 2**16:
         group = group.astype(np.uint16)

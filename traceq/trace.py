@@ -24,7 +24,7 @@ from traceq.engine import Engine, open_engine, open_remote
 from traceq.errors import EngineError, UsageError
 from traceq.info import TraceInfo, describe
 from traceq.kineto import ArgSelection, read_trace
-from traceq.layout import Layout, arrange, nesting_ops
+from traceq.layout import Layout, arrange, nesting_ops, number_densely
 from traceq.model import Ledger, TraceData
 from traceq.names import fold_name, matching_names
 
@@ -162,7 +162,7 @@ def _prove(engine: Engine, slices: int) -> None:
 
 def _op_names(data: TraceData, layout: Layout) -> dict[str, tuple[str, bool]]:
     """Each slice name's op, and whether calls of that op nest anywhere in the trace."""
-    used, name_of_slice = np.unique(data.slices.name, return_inverse=True)
+    used, name_of_slice = number_densely(data.slices.name)
     names = [data.strings[index] for index in used.tolist()]
     ops = [fold_name(name) for name in names]
     number = {op: index for index, op in enumerate(dict.fromkeys(ops))}

@@ -12,8 +12,8 @@ QUERY = """
 SELECT s.name, COUNT(*) AS call_count,
        AVG(s.dur)/1000.0 AS avg_dur_us, SUM(s.dur)/1000.0 AS total_dur_us
 FROM slice s
-WHERE s.name LIKE '%rearrange%'
-  AND EXISTS (SELECT 1 FROM ancestor_slice(s.id) a WHERE a.name LIKE '%GatedDeltaNet%')
+WHERE s.name GLOB '*rearrange*'
+  AND EXISTS (SELECT 1 FROM ancestor_slice(s.id) a WHERE a.name GLOB '*GatedDeltaNet*')
 GROUP BY s.name
 """
 

@@ -23,7 +23,7 @@ from traceq.errors import TraceReadError
 READ_SIZE = 1 << 20
 """Bytes read from the file at a time; small enough to answer Ctrl-C, large enough to be fast."""
 
-PIECE_SIZE = 1 << 10
+PIECE_SIZE = 16 << 10
 """Packed bytes inflated at a time: little is lost before damage, and calls are cheap."""
 
 INFLATE_LIMIT = 8 << 20
