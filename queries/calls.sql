@@ -36,7 +36,8 @@ WITH
   called AS MATERIALIZED (
     SELECT id, ts, dur, name, track_id, scope_id
     FROM _traceq_below!($under)
-    WHERE +name IN (SELECT value FROM json_each($match))
+    WHERE
+      +name IN (SELECT value FROM json_each($match)) AND category IS NOT 'gpu_user_annotation'
   ),
   looked_back AS (
     SELECT
@@ -58,13 +59,13 @@ SELECT
   b.ts,
   b.dur,
   b.name,
-  n.op,
+  COALESCE(n.op, b.name) AS op,
   b.track_id,
   b.scope_id,
   s.name AS scope,
   (SELECT MIN(p.step) FROM traceq_steps p WHERE b.ts >= p.ts AND b.ts < p.ts + p.dur) AS step,
   (b.ended IS NULL OR b.ended <= b.ts) AND b.id NOT IN (SELECT id FROM adopted) AS is_outermost
 FROM looked_back b
-JOIN traceq_op_names n ON n.name = b.name
+LEFT JOIN traceq_op_names n ON n.name = b.name
 LEFT JOIN slice s ON s.id = b.scope_id
 ORDER BY b.id;

@@ -26,7 +26,11 @@ RETURNS TABLE(
 )
 AS
 SELECT a.id, a.ts, a.dur, a.name, a.category, l.launch_id, b.scope_id, l.delay
-FROM _traceq_below!($under) b
+FROM (
+  SELECT id, scope_id FROM _traceq_below!($under)
+  UNION ALL
+  SELECT id, id FROM traceq_scopes($under)
+) b
 JOIN traceq_launches l ON l.launch_id = b.id
 JOIN slice a ON a.id = l.activity_id
 WHERE $under IS NOT NULL

@@ -38,6 +38,7 @@ WITH
   by_name AS (
     SELECT
       b.name,
+      b.category IS 'gpu_user_annotation' AS is_gpu_label,
       MIN(b.category) AS category,
       COUNT(*) AS calls,
       SUM(b.dur) AS total,
@@ -46,17 +47,18 @@ WITH
       MAX(b.dur) AS max
     FROM _traceq_below!($under) b
     LEFT JOIN _traceq_children c ON c.id = b.id
-    GROUP BY b.name
+    GROUP BY b.name, is_gpu_label
   ),
   -- Calls of the few ops that nest at all, in order of time on their lane.
   candidate AS (
-    SELECT id, ts, dur, name, track_id
+    SELECT id, ts, dur, name, track_id, category IS 'gpu_user_annotation' AS is_gpu_label
     FROM _traceq_below!($under)
     WHERE +name IN (SELECT name FROM traceq_op_names WHERE may_nest)
   ),
   nesting AS (
     SELECT
       n.op,
+      b.is_gpu_label,
       b.id,
       b.dur,
       MAX(b.ts + MAX(b.dur, 1)) OVER (
@@ -68,7 +70,7 @@ WITH
   ),
   -- Calls on a lane of their own, with a call of their op around what they hang below.
   adopted AS (
-    SELECT n.op, b.id, b.dur
+    SELECT n.op, b.is_gpu_label, b.id, b.dur
     FROM _traceq_adopted_members m
     CROSS JOIN candidate b ON b.id = m.id
     CROSS JOIN traceq_op_names n ON n.name = b.name
@@ -77,12 +79,17 @@ WITH
     CROSS JOIN traceq_op_names other ON other.name = around.name AND other.op = n.op
   ),
   nested AS (
-    SELECT op, SUM(dur) AS dur
-    FROM (SELECT op, id, dur FROM nesting WHERE is_nested UNION SELECT op, id, dur FROM adopted)
-    GROUP BY op
+    SELECT op, is_gpu_label, SUM(dur) AS dur
+    FROM (
+      SELECT op, is_gpu_label, id, dur FROM nesting WHERE is_nested
+      UNION
+      SELECT op, is_gpu_label, id, dur FROM adopted
+    )
+    GROUP BY op, is_gpu_label
   )
 SELECT
-  n.op,
+  -- The GPU's copy of a label is no call of the label, so it is an op of its own.
+  COALESCE(n.op, b.name) || IIF(b.is_gpu_label, ' (on the GPU)', '') AS op,
   MIN(b.category) AS category,
   SUM(b.calls) AS calls,
   SUM(b.total) AS total,
@@ -92,6 +99,6 @@ SELECT
   MAX(b.max) AS max,
   SUM(b.total) - COALESCE(MAX(x.dur), 0) AS outermost
 FROM by_name b
-JOIN traceq_op_names n ON n.name = b.name
-LEFT JOIN nested x ON x.op = n.op
-GROUP BY n.op;
+LEFT JOIN traceq_op_names n ON n.name = b.name
+LEFT JOIN nested x ON x.op = n.op AND x.is_gpu_label = b.is_gpu_label
+GROUP BY 1;

@@ -115,7 +115,7 @@ def assert_adds_up(diff: Diff) -> None:
                 assert 0 <= row[f"self_{side}"] <= row[f"total_{side}"]
 
 
-OPPOSITE = {"added": "removed", "removed": "added", "changed": "changed", "same": "same"}
+OPPOSITE = {"added": "removed", "removed": "added"}
 
 
 def assert_mirrored(there: Diff, back: Diff) -> None:
@@ -123,7 +123,7 @@ def assert_mirrored(there: Diff, back: Diff) -> None:
     assert len(mirrored) == len(there.table)
     for row in there.to_dict()["rows"]:
         other = mirrored[row["op"]]
-        assert other["status"] == OPPOSITE[row["status"]]
+        assert other["status"] == OPPOSITE.get(row["status"], row["status"])
         assert other["delta"] == -row["delta"]
         assert other["self_delta"] == -row["self_delta"]
         for key in ("calls", "total", "average", "min", "max", "self", "outermost"):
@@ -173,8 +173,8 @@ def statuses(diff: Diff) -> list[tuple[str, str]]:
 def test_statuses_and_their_order(before: traceq.Trace, after: traceq.Trace) -> None:
     diff = compare(before, after, under="nn.Module: S")
     assert statuses(diff) == [
-        ("changed", "aten::mul"),  # as many calls, three times as long
         ("changed", "aten::flatten"),
+        ("shifted", "aten::mul"),  # as many calls, three times as long
         ("added", NEW),
         ("removed", "a.py: old"),
         ("removed", "in.py: old2"),
@@ -233,8 +233,8 @@ def test_a_map_joins_all_that_matches_and_counts_nested_calls_once(
         "outermost_after": 5_000,
     }
     assert statuses(diff)[1:] == [
-        ("changed", "aten::mul"),
         ("changed", "aten::flatten"),
+        ("shifted", "aten::mul"),
         ("same", "idle"),
     ]
     assert_adds_up_with_maps(diff)
@@ -246,39 +246,59 @@ def assert_adds_up_with_maps(diff: Diff) -> None:
     assert int(diff.table["self_delta"].sum()) == shift
 
 
-def test_map_to_an_op_of_both_sides_keeps_that_op_in_the_table(
+def test_map_to_an_op_of_both_sides_sums_both_sides_over_both_ops(
     before: traceq.Trace, after: traceq.Trace
 ) -> None:
     diff = compare(before, after, under="S_0", maps=["a.py=>aten::flatten"])
     pair = diff.to_dict()["rows"][0]
     assert (pair["op"], pair["replaced_by"]) == ("a.py: old", "aten::flatten")
-    assert (pair["calls_before"], pair["calls_after"]) == (1, 2)
-    assert (pair["total_before"], pair["total_after"]) == (20_000, 13_000)
-    assert ("changed", "aten::flatten") in statuses(diff)
+    assert (pair["calls_before"], pair["calls_after"]) == (2, 2)
+    assert (pair["total_before"], pair["total_after"]) == (30_000, 13_000)
+    assert "aten::flatten" not in [op for _, op in statuses(diff)]
     assert ("removed", "a.py: old") not in statuses(diff)
     assert ("removed", "in.py: old2") in statuses(diff)
+    assert_adds_up_with_maps(diff)
 
 
 def test_map_from_an_op_of_both_sides(before: traceq.Trace, after: traceq.Trace) -> None:
     diff = compare(before, after, under="S_0", maps=["aten::flatten=>built-in"])
     pair = diff.to_dict()["rows"][0]
     assert (pair["calls_before"], pair["total_before"]) == (1, 10_000)
-    assert (pair["calls_after"], pair["total_after"]) == (1, 5_000)
-    assert ("changed", "aten::flatten") in statuses(diff)
+    assert (pair["calls_after"], pair["total_after"]) == (2, 15_000)  # the old op is still called
+    assert_adds_up_with_maps(diff)
+
+
+def test_what_is_left_of_a_replaced_op_counts(tmp_path: Path) -> None:
+    old = write_trace(tmp_path / "old.json", [("rearr", 10 * n, 8) for n in range(100)])
+    half = [("rearr", 10 * n, 8) for n in range(50)] + [("flat", 10 * n, 4) for n in range(50, 100)]
+    new = write_trace(tmp_path / "new.json", half)
+    with traceq.open(old) as before, traceq.open(new) as after:
+        [row] = compare(before, after, maps=["rearr=>flat"]).to_dict()["rows"]
+        with pytest.raises(PatternError, match="rearr"):
+            compare(before, after, maps=["rearr=>flat", "rearr=>flat"])
+    assert (row["total_before"], row["total_after"]) == (800_000, 600_000)
+    assert (row["calls_before"], row["calls_after"]) == (100, 100)
+
+
+def test_a_large_shift_is_shown_though_no_call_changed(tmp_path: Path) -> None:
+    old = write_trace(tmp_path / "old.json", [("nn.Module: M_0", 0, 1000), ("mm", 0, 400)])
+    new = write_trace(tmp_path / "new.json", [("nn.Module: M_0", 0, 1000), ("mm", 0, 590)])
+    with traceq.open(old) as before, traceq.open(new) as after:
+        assert statuses(compare(before, after, under="M_0")) == [("shifted", "mm")]
 
 
 def test_several_maps_keep_the_order_in_which_they_were_given(
     before: traceq.Trace, after: traceq.Trace
 ) -> None:
-    maps = ["a.py=>built-in", "old2=>aten::mul", "*::mul => re:^idle$"]
+    maps = ["a.py=>built-in", "old2=>aten::flatten", "*::mul => re:^idle$"]
     diff = compare(before, after, under="S_0", maps=maps)
     assert [(row["op"], row["replaced_by"]) for row in diff.to_dict()["rows"][:3]] == [
         ("a.py: old", NEW),
-        ("in.py: old2", "aten::mul"),
+        ("in.py: old2", "aten::flatten"),
         ("aten::mul", "idle"),
     ]
     assert list(diff.table["status"][:3]) == ["replaced"] * 3
-    assert diff.to_dict()["rows"][2]["ratio"] is None  # idle took no time
+    assert diff.to_dict()["rows"][2]["ratio"] == pytest.approx(5 / 15)  # mul is still there
     json.dumps(diff.to_dict(), allow_nan=False)
     assert diff.to_markdown()
 
@@ -337,7 +357,7 @@ def test_a_map(text: str, pair: tuple[str, str]) -> None:
     ("match", "ops"),
     [
         ("flatten", ["aten::flatten", NEW]),
-        ("aten::*", ["aten::mul", "aten::flatten"]),
+        ("aten::*", ["aten::flatten", "aten::mul"]),
         (["re:old$", "idle"], ["a.py: old", "idle"]),
         ("in.py(2)", ["in.py: old2"]),  # as it stands in the trace
         ("at 0x7f", [NEW]),
@@ -413,7 +433,7 @@ def test_to_dict_has_the_documented_keys(before: traceq.Trace, after: traceq.Tra
     diff = compare(before, after, under=["S_0"], match="*", maps=["old=>built-in"])
     data = json.loads(json.dumps(diff.to_dict(), allow_nan=False))
     assert list(data) == [
-        *("schema", "kind", "under", "match", "before", "after", "warnings", "rows")
+        *("schema", "kind", "under", "match", "maps", "before", "after", "warnings", "rows")
     ]
     assert (data["schema"], data["kind"]) == (1, "diff")
     assert (data["under"], data["match"]) == (["S_0"], ["*"])
@@ -447,7 +467,7 @@ def test_to_markdown_and_html(before: traceq.Trace, after: traceq.Trace) -> None
     diff = compare(before, after, under="S_0", maps=["old=>built-in"])
     short, long = diff.to_markdown(), diff.to_markdown(show_all=True)
     for text in (short, long):
-        assert text.startswith("**Under S\\_0: 1 replaced, 2 changed of 4 ops.**\n")
+        assert text.startswith("**Under S\\_0: 1 replaced, 1 changed, 1 shifted of 4 ops.**\n")
         assert "| ⇒ | `a.py: old + in.py: old2` ⇒ `" in text
         assert "4.00x" in text
         assert "One capture on each side" in text

@@ -632,7 +632,7 @@ def test_an_event_larger_than_a_chunk(tmp_path: Path) -> None:
         tm.complete("after", 6, 1, args={"correlation": 3}),
     ]
     data = read(tmp_path, tm.compact(events))
-    assert names(data) == ["before", huge, "between", "after"]
+    assert names(data) == ["before", huge[:32_752], "between", "after"]  # as much as is carried
     assert data.ledger.total.unreadable == 0
     assert args_of(data, "after") == {"args.correlation": 3}
 

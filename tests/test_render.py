@@ -122,6 +122,7 @@ def diff_of(names: list[str]) -> Report:
         after=Side(names[-1], ScopeTotals(2, 6_000, 0)),
         under=(names[0] or "x",),
         match=(),
+        maps=(),
         table=table,
         warnings=(ONE_CAPTURE, f"{names[0]}: a warning"),
     )
@@ -525,13 +526,6 @@ def test_how_values_are_shown(unit: Unit, value: Any, text: str) -> None:
 )
 def test_durations(ns: int, text: str) -> None:
     assert units.duration(ns) == text
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (1023, "1,023 B"), (1024, "1.0 KiB"), (5 * 2**40, "5,120.0 GiB")]
-)
-def test_sizes(size: int, text: str) -> None:
-    assert units.data_size(size) == text
 
 
 @given(st.text())

@@ -374,7 +374,8 @@ def test_names_never_merge(file: Path) -> None:
     names += [chr(97 + place) * 8 + "x" * 8 for place in range(26)] + ["", "a\0b", "a\0"]
     events = [PLAIN.replace('"n"', json.dumps(name)) for name in names]
     found = agree_on(file, events_text(*events, *events))
-    assert found["slices"][3] == [name or "[No name]" for name in names] * 2
+    shown = [name.replace("\0", "\N{SYMBOL FOR NULL}") or "[No name]" for name in names]
+    assert found["slices"][3] == shown * 2
 
 
 def test_fields_do_not_run_into_each_other(file: Path) -> None:

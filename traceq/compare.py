@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from traceq.errors import PatternError, UsageError
 from traceq.library import duckdb_query
 from traceq.names import fold_name, matching_names
-from traceq.trace import Patterns, Trace
+from traceq.trace import Patterns, Trace, not_under_scope
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,9 +23,10 @@ SCHEMA_VERSION = 1
 
 SHIFT_FACTOR = 1.5
 SHIFT_SHARE = 0.01
-"""An op with as many calls as before gets a row of its own where its average call moved by more
-than SHIFT_FACTOR and its total by at least SHIFT_SHARE of the scopes' time. This decides what is
-shown, not what is significant."""
+LARGE_SHARE = 0.1
+"""An op with as many calls as before is ``shifted`` where its average call moved by more than
+SHIFT_FACTOR and its total by SHIFT_SHARE of the scopes' time, or its total by LARGE_SHARE of that.
+This decides what is shown, not what is significant."""
 
 ONE_CAPTURE = (
     "One capture on each side: times cannot be told from noise, call counts can. "
@@ -35,7 +36,7 @@ ONE_CAPTURE = (
 JOINED = " + "
 """Stands between ops that were replaced together."""
 
-STATUS_ORDER = ("replaced", "changed", "added", "removed", "same")
+STATUS_ORDER = ("replaced", "changed", "shifted", "added", "removed", "same")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,15 @@ class Diff:
     """The comparison of two traces.
 
     ``table`` has one row an op (columns: queries/duckdb/diff.sql; times in ns), replaced pairs
-    first, then changed, added, removed and, last, the ops of the same calls. ``warnings`` belong to
-    the result: they are shown wherever it is.
+    first, then changed, shifted, added, removed and, last, the ops of the same calls.
+    ``warnings`` belong to the result: they are shown wherever it is.
     """
 
     before: Side
     after: Side
     under: tuple[str, ...]
     match: tuple[str, ...]
+    maps: tuple[str, ...]
     table: pd.DataFrame
     warnings: tuple[str, ...] = field(default=())
 
@@ -91,6 +93,7 @@ class Diff:
             "kind": "diff",
             "under": list(self.under),
             "match": list(self.match),
+            "maps": list(self.maps),
             "before": _side_dict(self.before),
             "after": _side_dict(self.after),
             "warnings": list(self.warnings),
@@ -135,11 +138,14 @@ def diff(
     if match is not None:
         names = {*before.names, *after.names}
         table = _keep_matching(table, matching_names(_patterns(match), names))
+        if table.empty:
+            raise not_under_scope(match)
     return Diff(
         before=Side(before.path, before_totals),
         after=Side(after.path, after_totals),
         under=_patterns(under),
         match=_patterns(match),
+        maps=tuple(maps),
         table=table,
         warnings=tuple(_warnings(before, after, before_totals, after_totals)),
     )
@@ -181,7 +187,11 @@ def scope_totals(trace: Trace, under: Patterns, ops: pd.DataFrame) -> ScopeTotal
 
 
 def _join(before: pd.DataFrame, after: pd.DataFrame, scope_time: int) -> pd.DataFrame:
-    parameters = {"threshold": max(1, round(scope_time * SHIFT_SHARE)), "factor": SHIFT_FACTOR}
+    parameters = {
+        "small": max(1, round(scope_time * SHIFT_SHARE)),
+        "large": max(1, round(scope_time * LARGE_SHARE)),
+        "factor": SHIFT_FACTOR,
+    }
     return _whole_numbers(_duckdb("diff", parameters, before=before, after=after))
 
 
@@ -212,23 +222,25 @@ def _map(
     """Put the ops of ``old`` and of ``new`` on one row, and take their own rows away.
 
     Ops on one side only are meant first: ``flatten`` is the new call, not the flattening that both
-    sides do elsewhere. Only where there is none are all ops that match compared.
+    sides do elsewhere. Only where there is none are all ops that match taken. Either way both sides
+    are summed over the same ops, so what is left of the old one counts as well.
     """
-    gone = _chosen_ops(table, before, old, "removed")
-    come = _chosen_ops(table, after, new, "added")
-    parts = {
-        "before": _sum_calls(before, gone, under),
-        "after": _sum_calls(after, come, under),
-    }
-    row = _pair_row(table, gone, come, parts)
-    one_sided = table["op"].isin(gone) & (table["status"] == "removed")
-    one_sided |= table["op"].isin(come) & (table["status"] == "added")
     import pandas as pd
 
+    gone = _chosen_ops(table, before, old, "removed")
+    come = _chosen_ops(table, after, new, "added")
+    ops = [*gone, *(op for op in come if op not in gone)]
+    parts = {side: _sum_calls(trace, ops, under) for side, trace in _sides(before, after)}
+    taken = table["op"].isin(ops) & (table["status"] != "replaced")
+    row = _pair_row(table[taken], gone, come, parts)
     pair = _whole_numbers(pd.DataFrame([row], columns=table.columns))
-    rest = table[~one_sided]
+    rest = table[~taken]
     first = rest["status"] == "replaced"
     return pd.concat([rest[first], pair, rest[~first]], ignore_index=True)
+
+
+def _sides(before: Trace, after: Trace) -> tuple[tuple[str, Trace], tuple[str, Trace]]:
+    return ("before", before), ("after", after)
 
 
 def _chosen_ops(table: pd.DataFrame, trace: Trace, pattern: str, status: str) -> list[str]:
@@ -236,7 +248,7 @@ def _chosen_ops(table: pd.DataFrame, trace: Trace, pattern: str, status: str) ->
         matched = {fold_name(name) for name in trace.resolve(pattern)}
     except PatternError as error:
         raise PatternError(f"{trace.path}: {error.message}", hint=error.hint) from error
-    here = table[table["op"].isin(matched)]
+    here = table[table["op"].isin(matched) & (table["status"] != "replaced")]
     one_sided = here[here["status"] == status]
     side = "calls_before" if status == "removed" else "calls_after"
     chosen = one_sided if len(one_sided) else here[here[side].notna()]
@@ -255,28 +267,20 @@ def _sum_calls(trace: Trace, ops: list[str], under: Patterns) -> dict[str, Any]:
 
 
 def _pair_row(
-    table: pd.DataFrame, gone: list[str], come: list[str], parts: dict[str, dict[str, Any]]
+    rows: pd.DataFrame, gone: list[str], come: list[str], parts: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
+    """The row of a replacement, in place of the rows of its ops."""
     row: dict[str, Any] = {"status": "replaced", "op": _joint_name(gone)}
     row["replaced_by"] = _joint_name(come)
-    for side, ops in (("before", gone), ("after", come)):
-        row |= {f"{key}_{side}": value for key, value in parts[side].items()}
+    for side, sums in parts.items():
+        row |= {f"{key}_{side}": value for key, value in sums.items()}
         row[f"outermost_{side}"] = row[f"total_{side}"]
-        row[f"self_{side}"] = _own_time(table, ops, side)
-    row["category"] = table.loc[table["op"].isin(come), "category"].iloc[0]
+        row[f"self_{side}"] = int(rows[f"self_{side}"].sum())
+    row["category"] = rows.loc[rows["op"].isin(come), "category"].iloc[0]
     row["delta"] = row["total_after"] - row["total_before"]
-    both = row["self_before"] is not None and row["self_after"] is not None
-    row["self_delta"] = row["self_after"] - row["self_before"] if both else None
+    row["self_delta"] = row["self_after"] - row["self_before"]
     row["ratio"] = row["total_before"] / row["total_after"] if row["total_after"] else None
     return row
-
-
-def _own_time(table: pd.DataFrame, ops: list[str], side: str) -> int | None:
-    """The self time of ops that have no rows of their own beside the pair's; else it would count
-    twice."""
-    rows = table[table["op"].isin(ops)]
-    one_sided = rows["status"].isin(("added", "removed")).all()
-    return int(rows[f"self_{side}"].sum()) if one_sided else None
 
 
 def _joint_name(ops: list[str]) -> str:

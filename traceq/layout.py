@@ -90,8 +90,8 @@ def number_densely(values: Ints) -> tuple[Ints, Ints]:
 def nesting_ops(slices: Slices, layout: Layout, op: Ints) -> Ints:
     """The ops of which some call has another call of the same op around it on its lane.
 
-    ``op`` gives each slice its op's number. Ops of slices that could not stay below their
-    container are among them as well: what is around these is not seen on their lane.
+    ``op`` gives each slice its op's number. Ops of slices on further lanes are among them as well:
+    what is around these is not all seen on their lane.
     """
     if not len(op):
         return op
@@ -113,8 +113,9 @@ def nesting_ops(slices: Slices, layout: Layout, op: Ints) -> Ints:
         return np.unique(op)  # numbers too large for the trick: all may nest, which is only slower
     latest = np.maximum.accumulate(end + group * span) - group * span
     nested = (latest[:-1] > ts[1:]) & (np.diff(group) == 0)
-    moved = np.array(list(layout.parent_override), np.int64)
-    return np.unique(np.concatenate((op[chosen[1:][nested]], op[moved])))
+    if any(layout.lane[root] == 0 for root in layout.parent_override):
+        return np.unique(op)  # what hangs below such a slice cannot be told by its lane
+    return np.unique(np.concatenate((op[chosen[1:][nested]], op[layout.lane > 0])))
 
 
 # Lanes ------------------------------------------------------------------------------------

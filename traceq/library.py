@@ -140,6 +140,12 @@ def quote(text: str) -> str:
 
 def op_names_module(ops: Mapping[str, tuple[str, bool]]) -> str:
     """The module ``traceq.op_names`` for one trace, from name to (op, whether it may nest)."""
+    if not ops:
+        return (
+            "CREATE OR REPLACE PERFETTO TABLE traceq_op_names(\n"
+            "name STRING, op STRING, may_nest LONG)\nAS\n"
+            "SELECT '' AS name, '' AS op, 0 AS may_nest WHERE 0;"
+        )
     rows = ",\n".join(
         f"({quote(name)}, {quote(op)}, {int(nests)})" for name, (op, nests) in ops.items()
     )

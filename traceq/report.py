@@ -20,13 +20,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RATIO_NOTE = (
-    "Times in µs, children included; ratio = before / after, above 1 is faster. "
-    "⇒ replaced, ~ changed, + added, − removed."
+    "CPU times in µs, children included, without the GPU's work; ratio = before / after, above 1 "
+    "is faster. ⇒ replaced, ~ other calls, ≈ same calls, time shifted, + added, − removed."
 )
 REPLACED_BY = " ⇒ "
 """Stands between an op and what took its place."""
 
-MARKS = {"replaced": "⇒", "changed": "~", "added": "+", "removed": "−", "same": ""}
+MARKS = {
+    "replaced": "⇒",
+    "changed": "~",
+    "shifted": "≈",
+    "added": "+",
+    "removed": "−",
+    "same": "",
+}
 
 
 class Unit(Enum):
@@ -119,6 +126,11 @@ _OP_COLUMNS = (
 )
 
 
+def sorted_ops(ops: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Ops by one of SORT_KEYS, largest first; by name where they are equal."""
+    return ops.sort_values([key, "op"], ascending=[key == "op", True], kind="stable")
+
+
 def ops_report(
     ops: pd.DataFrame,
     *,
@@ -129,9 +141,8 @@ def ops_report(
     doubts: Sequence[str] = (),
 ) -> Report:
     """Ops of one trace, sorted, at most ``limit`` of them; what is left out is said."""
-    ordered = ops.sort_values([sort, "op"], ascending=[sort == "op", True], kind="stable")
-    shown = ordered if limit is None else ordered.head(limit)
-    left = len(ordered) - len(shown)
+    shown = sorted_ops(ops, sort).head(len(ops) if limit is None else limit)
+    left = len(ops) - len(shown)
     note = f"{left:,} more ops (--limit 0 shows all)." if left else ""
     return Report(
         headline=_ops_headline(ops, under, scopes),
@@ -198,6 +209,10 @@ def diff_report(diff: Diff, *, show_all: bool = False, limit: int | None = None)
         facts=(
             ("before", _side_fact(diff.before.path, diff.before.totals)),
             ("after", _side_fact(diff.after.path, diff.after.totals)),
+            (
+                "change",
+                f"{units.signed_micros(diff.after.totals.total - diff.before.totals.total)} µs",
+            ),
         ),
         tables=tuple(tables),
         warnings=diff.warnings,
@@ -230,19 +245,19 @@ def _diff_headline(diff: Diff) -> str:
         if status != "same" and counts.get(status, 0)
     ]
     if not found:
-        return f"{where}: no op changed its calls."
+        return f"{where}: no op changed its calls, and no time shifted much."
     return f"{where}: {', '.join(found)} of {_plural(len(diff.table), 'op')}."
 
 
 def _side_fact(path: str, totals: ScopeTotals) -> str:
     time = f"{units.micros(totals.total)} µs"
     if not totals.scopes:
-        return f"{path}: {time} in all"
+        return f"{path}: {time}, own time of all slices of all threads and streams"
     return f"{path}: {_plural(totals.scopes, 'scope')}, {time}"
 
 
 def _unchanged_line(diff: Diff, show_all: bool) -> tuple[str, ...]:
-    """One sentence on the ops with the same calls; self time, since it adds up without overlap."""
+    """One sentence on the ops with the same calls; self time, since totals hold each other."""
     same = diff.unchanged
     if same.empty:
         return ()

@@ -21,7 +21,7 @@ import numpy as np
 
 from traceq import fxt, library
 from traceq.engine import Engine, open_engine, open_remote
-from traceq.errors import EngineError, UsageError
+from traceq.errors import EngineError, PatternError, UsageError
 from traceq.info import TraceInfo, describe
 from traceq.kineto import ArgSelection, read_trace
 from traceq.layout import Layout, arrange, nesting_ops, number_densely
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 RUNNING_PREFIX = "tp://"
 """``tp://localhost:9001`` or ``tp://name``: the trace that a running trace_processor holds."""
+
+GPU_SIDE = " (on the GPU)"
+"""Ends the op of the GPU's copy of a label (gpu_user_annotation)."""
 
 Patterns = str | Sequence[str] | None
 Progress = Callable[[str, int, int], None]
@@ -128,7 +131,11 @@ def _give_memory_back() -> None:
 def _attach(address: str, timeout: float | None) -> Trace:
     """Use the trace that a running trace_processor holds; its file is never read."""
     engine = open_remote(address.removeprefix(RUNNING_PREFIX))
-    engine.register_package(library.PACKAGE, library.modules())
+    names = engine.query("SELECT DISTINCT name FROM slice WHERE name IS NOT NULL").rows()
+    ops = {str(name): (fold_name(str(name)), True) for (name,) in names}
+    engine.register_package(
+        library.PACKAGE, {**library.modules(), "traceq.op_names": library.op_names_module(ops)}
+    )
     return Trace(engine, address, timeout, None, None)
 
 
@@ -168,7 +175,10 @@ def _op_names(data: TraceData, layout: Layout) -> dict[str, tuple[str, bool]]:
     number = {op: index for index, op in enumerate(dict.fromkeys(ops))}
     op_of_name = np.array([number[op] for op in ops], np.int64)
     nesting = set(nesting_ops(data.slices, layout, op_of_name[name_of_slice]).tolist())
-    return {name: (op, number[op] in nesting) for name, op in zip(names, ops, strict=True)}
+    asynchronous = {event.name: (fold_name(event.name), True) for event in data.asyncs}
+    return asynchronous | {
+        name: (op, number[op] in nesting) for name, op in zip(names, ops, strict=True)
+    }
 
 
 def _unread(address: str) -> UsageError:
@@ -244,7 +254,9 @@ class Trace:
         ``timeout`` in seconds takes the place of the trace's own. Raises QueryError with the
         engine's text and position, QueryTimeoutError.
         """
-        return self._engine.query(query, timeout=timeout or self._timeout).to_pandas()
+        return self._engine.query(
+            query, timeout=self._timeout if timeout is None else timeout
+        ).to_pandas()
 
     def scopes(self, under: Patterns) -> pd.DataFrame:
         """The outermost slices that match; one row each, see ``traceq_scopes``."""
@@ -260,7 +272,11 @@ class Trace:
         if match is None:
             return table
         chosen = {fold_name(name) for name in self.resolve(match)}
-        return table[table["op"].isin(chosen)].reset_index(drop=True)
+        chosen |= {op + GPU_SIDE for op in chosen}
+        found = table[table["op"].isin(chosen)]
+        if found.empty:
+            raise not_under_scope(match)
+        return _with_fields(found, table)
 
     def calls(self, match: Patterns, under: Patterns = None) -> pd.DataFrame:
         """Every call of the ops that match, with its scope and step; see ``traceq_calls``."""
@@ -309,6 +325,22 @@ class Trace:
         return table
 
 
+def not_under_scope(match: Patterns) -> PatternError:
+    """The error for a pattern that matches slices of the trace, but none where it was asked for."""
+    shown = match if isinstance(match, str) else ", ".join(match or ())
+    return PatternError(
+        f"what matches {shown!r} is not under the scope",
+        hint="GPU work is not below a CPU scope; without --under, 'traceq ops --match' finds all.",
+    )
+
+
+def _with_fields(part: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
+    part = part.reset_index(drop=True)
+    part.attrs.update(whole.attrs)
+    return part
+
+
 def _literal(names: Sequence[str]) -> str:
     """Names as the JSON array, in an SQL literal, that the package's functions take."""
-    return library.quote(json.dumps(names, ensure_ascii=False))
+    # In ASCII, since the engine takes a no-break space in SQL for a common one.
+    return library.quote(json.dumps(names))

@@ -67,20 +67,6 @@ def duration(ns: int) -> str:
     return f"{ns} ns"
 
 
-def data_size(number: int) -> str:
-    """A number of bytes in binary units.
-
-    >>> data_size(345 * 2**20)
-    '345.0 MiB'
-    """
-    size = float(number)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            return f"{size:,.0f} B" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= 1024
-    raise AssertionError("unreachable")
-
-
 def printable(text: str) -> str:
     """Text with everything that does not print written as an escape: no name can steer a terminal.
 

@@ -1,7 +1,7 @@
 -- Joins the op tables of two traces into one row per op.
 --
--- Tables: before, after: results of traceq_ops(). Parameter $threshold: nanoseconds below which a
--- shift of an op's time is not worth a row of its own; $factor: how far an average call must move.
+-- Tables: before, after: results of traceq_ops(). An op with as many calls as before is shifted
+-- where its total moved by $large ns, or by $small ns with its average call moved by $factor.
 -- Times are ns; delta is after less before, with an absent side counted as 0.
 SELECT
   CASE
@@ -9,9 +9,12 @@ SELECT
     WHEN a.op IS NULL THEN 'removed'
     WHEN a.calls != b.calls THEN 'changed'
     WHEN
-      abs(a.total - b.total) >= $threshold
-      AND greatest(a.average, b.average) > $factor * least(a.average, b.average)
-      THEN 'changed'
+      abs(a.total - b.total) >= $large
+      OR (
+        abs(a.total - b.total) >= $small
+        AND greatest(a.average, b.average) > $factor * least(a.average, b.average)
+      )
+      THEN 'shifted'
     ELSE 'same'
   END AS status,
   coalesce(b.op, a.op) AS op,
@@ -37,6 +40,6 @@ SELECT
 FROM before AS b
 FULL OUTER JOIN after AS a ON a.op = b.op
 ORDER BY
-  list_position(['changed', 'added', 'removed', 'same'], status),
+  list_position(['changed', 'shifted', 'added', 'removed', 'same'], status),
   abs(delta) DESC,
   coalesce(b.op, a.op);

@@ -3,8 +3,8 @@
 -- Table: calls: a result of traceq_calls(). Times are ns.
 SELECT
   count(*) AS calls,
-  sum(dur)::BIGINT AS total,
-  sum(dur) / count(*) AS average,
+  coalesce(sum(dur), 0)::BIGINT AS total,
+  sum(dur) / nullif(count(*), 0) AS average,
   min(dur) AS min,
   max(dur) AS max
 FROM calls

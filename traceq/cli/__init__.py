@@ -13,6 +13,7 @@ import sys
 import click
 
 from traceq.errors import TraceqError
+from traceq.units import printable
 
 INTERRUPTED = 130
 _COMMANDS = {
@@ -82,4 +83,5 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    click.echo(f"traceq: {text}", err=True)
+    lines = (printable(line) for line in text.splitlines())  # names must not steer a terminal
+    click.echo("traceq: " + "\n".join(lines), err=True)

@@ -31,7 +31,7 @@ from traceq.report import diff_report
     help="Put an op of BEFORE and what replaced it in AFTER on one line (patterns as for --under).",
 )
 @click.option("--all", "show_all", is_flag=True, help="Show the ops with the same calls as well.")
-@options.limit(40)
+@options.limit
 @options.output("table", "markdown", "json", "csv")
 @options.opening
 def command(
@@ -41,14 +41,15 @@ def command(
     match: tuple[str, ...],
     maps: tuple[str, ...],
     show_all: bool,
-    limit: int,
+    limit: int | None,
     format_: str,
     output: str | None,
     **opening: Any,
 ) -> None:
     """Compare the ops of two traces: calls, total, average, min and max, before and after.
 
-    Replaced pairs come first, then ops with other calls or times, added ones and removed ones.
+    Replaced pairs come first, then ops with other calls, those whose time shifted much, added ones
+    and removed ones. JSON holds all ops; CSV those shown in the table, or all with --all.
     """
     for text in maps:
         parse_map(text)  # before two traces are opened for nothing
@@ -59,10 +60,11 @@ def command(
     write(_format(result, show_all, limit, format_, output), output)
 
 
-def _format(result: Diff, show_all: bool, limit: int, format_: str, path: str | None) -> str:
+def _format(result: Diff, show_all: bool, limit: int | None, format_: str, path: str | None) -> str:
     if format_ == "json":
         return to_json(result.to_dict())
     if format_ == "csv":
         table = result.table if show_all else result.changes
         return records_to_csv(records(table), list(table.columns))
-    return render(diff_report(result, show_all=show_all, limit=limit or None), format_, path)
+    rows = options.rows_to_show(limit, format_)
+    return render(diff_report(result, show_all=show_all, limit=rows), format_, path)

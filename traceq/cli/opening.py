@@ -31,7 +31,7 @@ def _notify(message: str) -> None:
 
 @contextlib.contextmanager
 def _progress(path: str) -> Iterator[Progress | None]:
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

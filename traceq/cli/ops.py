@@ -10,7 +10,7 @@ from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import records_to_csv, render, to_json, write
 from traceq.compare import records, scope_totals
-from traceq.report import SORT_KEYS, ops_report
+from traceq.report import SORT_KEYS, ops_report, sorted_ops
 from traceq.trace import Trace
 
 SCHEMA_VERSION = 1
@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
     show_default=True,
     help="Column to sort by, largest first (op: by name).",
 )
-@options.limit(40)
+@options.limit
 @options.output("table", "markdown", "json", "csv")
 @options.opening
 def command(
@@ -38,7 +38,7 @@ def command(
     under: tuple[str, ...],
     match: tuple[str, ...],
     sort: str,
-    limit: int,
+    limit: int | None,
     format_: str,
     output: str | None,
     **opening: Any,
@@ -56,13 +56,13 @@ def _result(
     under: tuple[str, ...],
     match: tuple[str, ...],
     sort: str,
-    limit: int,
+    limit: int | None,
     format_: str,
     path: str | None,
 ) -> str:
     ops = trace.ops(under=under, match=match or None)
-    ordered = ops.sort_values([sort, "op"], ascending=[sort == "op", True], kind="stable")
-    shown = ordered.head(limit) if limit else ordered
+    rows = options.rows_to_show(limit, format_)
+    shown = sorted_ops(ops, sort).head(len(ops) if rows is None else rows)
     if format_ == "csv":
         return records_to_csv(records(shown), list(ops.columns))
     scopes = scope_totals(trace, under, ops) if under else None
@@ -77,10 +77,11 @@ def _result(
                 "scopes": None if scopes is None else scopes.scopes,
                 "scopes_total": None if scopes is None else scopes.total,
                 "warnings": trace.doubts(),
+                "rows_total": len(ops),
                 "rows": records(shown),
             }
         )
     report = ops_report(
-        ops, under=under, scopes=scopes, sort=sort, limit=limit or None, doubts=trace.doubts()
+        ops, under=under, scopes=scopes, sort=sort, limit=rows, doubts=trace.doubts()
     )
     return render(report, format_, path)

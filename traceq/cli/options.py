@@ -64,16 +64,25 @@ def match(command: Command) -> Command:
     )(command)
 
 
-def limit(default: int) -> Callable[[Command], Command]:
+DEFAULT_LIMIT = 40
+
+
+def limit(command: Command) -> Command:
     """At most so many rows; 0 for all."""
     return click.option(
         "--limit",
         type=click.IntRange(min=0),
-        default=default,
-        show_default=True,
         metavar="N",
-        help="Show at most N rows; 0 shows all.",
-    )
+        help=f"Show at most N rows; 0: all. By default {DEFAULT_LIMIT} in a table or Markdown, "
+        "all in JSON and CSV.",
+    )(command)
+
+
+def rows_to_show(limit: int | None, format_: str) -> int | None:
+    """How many rows a format gets; None for all."""
+    if limit is None and format_ in ("table", "markdown"):
+        return DEFAULT_LIMIT
+    return limit or None
 
 
 def output(*formats: str) -> Callable[[Command], Command]:

@@ -27,7 +27,8 @@ def write(text: str, path: str | None) -> None:
     try:
         if path is None:
             click.echo(text, nl=False)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it may have been closed by the caller
+                sys.stdout.flush()
         else:
             _write_file(Path(path), text)
     except BrokenPipeError:
@@ -70,7 +71,7 @@ def render(report: Report, format_: str, path: str | None) -> str:
         return to_markdown(report)
     from traceq.render.terminal import to_terminal
 
-    on_terminal = path is None and sys.stdout.isatty()
+    on_terminal = path is None and sys.stdout is not None and sys.stdout.isatty()
     return to_terminal(
         report,
         width=terminal_width(on_terminal),

@@ -76,17 +76,26 @@ def _format(table: pd.DataFrame, format_: str, path: str | None) -> str:
 def _plain(value: Any) -> Any:
     if value is pd.NA or value is None or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, float) and math.isinf(value):
+        return str(value)  # JSON has no word for it
     if isinstance(value, bytes):
         return value.hex()
     return value.item() if hasattr(value, "item") else value
 
 
 def _report(columns: list[str], rows: list[list[Any]]) -> Report:
-    """Values stand as the engine gave them: no scaling, no rounding, no dropped column."""
+    """Values stand as the engine gave them: no scaling, no rounding, no dropped column.
+
+    Long text is shortened in a table; CSV and JSON hold it whole.
+    """
     keys = [str(number) for number in range(len(columns))]
+    units = [
+        Unit.NAME if any(isinstance(row[place], str) for row in rows) else Unit.TEXT
+        for place in range(len(columns))
+    ]
     table = Table(
         "",
-        tuple(Column(key, title, Unit.TEXT) for key, title in zip(keys, columns, strict=True)),
+        tuple(map(Column, keys, columns, units)),
         tuple(dict(zip(keys, row, strict=True)) for row in rows),
     )
     count = f"{len(rows):,} row" + ("" if len(rows) == 1 else "s")

@@ -44,6 +44,37 @@ _FLOAT_MAX = 10**300
 _kind_of = attrgetter("ph", "cat", "name", "pid", "tid")
 
 
+TEXT_LIMIT = 32_752
+"""Longest text in bytes that the engine's input format can hold."""
+
+
+class Texts(dict[str, int]):
+    """Numbers texts, in the one spelling that all layers see.
+
+    The engine ends text at a NUL and takes no lone surrogates: these are replaced. What is too long
+    for it is cut at a whole character, and counted in ``cut``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spellings: list[str] = []
+        self.cut = 0
+
+    def __missing__(self, text: str) -> int:
+        clean = text.replace("\0", "\N{SYMBOL FOR NULL}")
+        raw = clean.encode("utf-8", "replace")
+        if len(raw) > TEXT_LIMIT:
+            raw = raw[:TEXT_LIMIT]
+            self.cut += 1
+        clean = raw.decode("utf-8", "ignore")
+        if clean != text:
+            self[text] = number = self[clean]
+        else:
+            self[text] = number = len(self.spellings)
+            self.spellings.append(text)
+        return number
+
+
 @dataclass(slots=True)
 class _SliceParts:
     """Slices as they come in, a list entry a chunk; ``kind`` indexes the distinct kinds."""
@@ -91,7 +122,7 @@ class ColumnBuilder:
 
     def __init__(self, ledger: Ledger, args: ArgSelection = "default") -> None:
         self._ledger = ledger
-        self._strings = Interner()
+        self._strings = Texts()
         self._tracks = Interner()
         self._kinds = Interner()
         self._slices = _SliceParts()
@@ -131,8 +162,13 @@ class ColumnBuilder:
         for edges in self._edges.values():
             self._pair_edges(edges)
         slices = self._build_slices()
+        if self._strings.cut:
+            self._ledger.notes.append(
+                f"{self._strings.cut} texts longer than {TEXT_LIMIT:,} bytes were cut"
+            )
+        self._drop_open_asyncs()
         return TraceData(
-            strings=list(self._strings),
+            strings=self._strings.spellings,
             tracks=list(self._tracks),
             slices=slices,
             flows=self._build_flows(),
@@ -382,6 +418,25 @@ class ColumnBuilder:
         track = self._track(event.pid, event.tid)
         role = ASYNC_ROLES[event.ph]
         self._asyncs.append(AsyncEvent(ts, track, event.name, event.cat or "", str(event.id), role))
+
+    def _drop_open_asyncs(self) -> None:
+        """Take out begins that nothing ends: the engine would give them a duration of -1."""
+        begun: dict[tuple[str, str, str], list[int]] = {}
+        by_time = sorted(range(len(self._asyncs)), key=lambda index: self._asyncs[index].ts)
+        for index in by_time:
+            event = self._asyncs[index]
+            waiting = begun.setdefault((event.category, event.name, event.id), [])
+            if event.role == 0:
+                waiting.append(index)
+            elif event.role == 2 and waiting:
+                waiting.pop()
+        left = {index for waiting in begun.values() for index in waiting}
+        for index in left:
+            category = self._asyncs[index].category
+            phase = "b" if self._ledger.tally("b", category).loaded else "S"
+            self._ledger.add(phase, category, loaded=-1)
+            self._ledger.not_carried(phase, category, "asynchronous begin without an end")
+        self._asyncs = [event for index, event in enumerate(self._asyncs) if index not in left]
 
     def _track(self, pid: Scalar, tid: Scalar) -> int:
         return self._tracks[Track(_identity(pid), _identity(tid))]

@@ -147,7 +147,8 @@ def _to_ns(us: np.ndarray[Any, np.dtype[np.float64]]) -> Ints:
 def _decimal_to_ns(us: Decimal | None) -> int | None:
     if us is None or not us.is_finite() or not -RANGE_US < us < RANGE_US:
         return None
-    return int((us * 1000).to_integral_value())
+    ns = int((us * 1000).to_integral_value())
+    return ns if -(2**63) <= ns < 2**63 else None
 
 
 _COMMENT = re.compile(rb'("(?:[^"\\]|\\.)*")|/\*.*?\*/|//[^\n]*', re.DOTALL)

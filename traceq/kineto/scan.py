@@ -7,6 +7,7 @@ read even then is counted, not skipped silently. What the events mean is left to
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ from traceq.kineto.events import (
     decode_kind,
     decode_others,
     lenient_json,
+    plain_json,
 )
 from traceq.kineto.source import Source
 from traceq.model import UNKNOWN, Ledger
@@ -36,14 +38,20 @@ HEAD_LIMIT = 256 << 20
 CAREFUL_SIZE = 64 << 10
 """Bytes around a broken event that are taken apart event by event."""
 
+BOUNDARY_TRIES = 4
+"""Likely boundaries tried before a text is halved."""
+
 WINDOW = 256 << 10
 """Bytes looked at while doing so, at first; more where an event does not end in them."""
 
-EVENT_LIMIT = 16 << 20
+EVENT_LIMIT = 256 << 20
 """An event larger than this is given up as unreadable."""
 
 _EVENTS_KEY = re.compile(rb'"traceEvents"\s*:\s*\[')
 _BOUNDARY = re.compile(rb"\}\s*,\s*(?=\{)")
+_SEPARATORS = re.compile(rb"[\s,]*")
+_SPACE = re.compile(rb"\s*")
+_KEY_TRIES = 16
 _NOT_A_TRACE = "Expected the JSON that torch.profiler's export_chrome_trace writes."
 
 
@@ -72,7 +80,9 @@ class Scanner:
                 yield chunk
         self._read_tail()
         if self._source.damage:
-            self._ledger.notes.append(f"{self._source.damage}; everything before that was read")
+            self._ledger.notes.append(
+                f"{self._source.damage}; what could be unpacked before was read"
+            )
 
     # Head and tail ------------------------------------------------------------------------
 
@@ -97,12 +107,15 @@ class Scanner:
             del self._buffer[:3]
 
     def _first_character(self) -> bytes:
-        while not (text := bytes(self._buffer[:4096]).lstrip()):
-            if self._at_end:
-                return b""
-            del self._buffer[:4096]
+        """The first character that is no space; spaces before it are dropped."""
+        while True:
+            match = _SPACE.match(self._buffer)
+            end = match.end() if match else 0
+            del match
+            del self._buffer[:end]
+            if self._buffer or self._at_end:
+                return bytes(self._buffer[:1])
             self._fill(1)
-        return text[:1]
 
     def _not_json(self, start: bytes) -> str:
         if not start:
@@ -115,12 +128,13 @@ class Scanner:
 
         Where the text before it is broken, the first one is taken.
         """
-        searched, first = 0, None
+        searched, tries, first = 0, 0, None
         while True:
             for match in _EVENTS_KEY.finditer(bytes(self._buffer), searched):
                 if first is None:
                     first = match.end()
-                if _is_top_level(bytes(self._buffer[: match.end()])):
+                tries += 1
+                if tries <= _KEY_TRIES and _is_top_level(bytes(self._buffer[: match.end()])):
                     return match.end()
             if self._at_end or len(self._buffer) > HEAD_LIMIT:
                 break
@@ -152,8 +166,9 @@ class Scanner:
             self._ledger.notes.append(f"the metadata {where} the events cannot be read")
             return
         if isinstance(fields, dict):
-            fields.pop("traceEvents", None)
-            self.metadata.update(fields)
+            if fields.pop("traceEvents", None):
+                self._ledger.notes.append("a second traceEvents array was not read")
+            self.metadata.update(json.loads(plain_json(fields)))
 
     # Events -------------------------------------------------------------------------------
 
@@ -168,24 +183,38 @@ class Scanner:
 
     def _next_chunk(self) -> tuple[Chunk | None, bool]:
         """The next events of the buffer, and whether they were the last."""
-        for size in dict.fromkeys((min(CHUNK_SIZE, len(self._buffer)), len(self._buffer))):
-            chunk = self._take_up_to(size)
-            if chunk is not None:
-                return chunk, False
-        chunk = self._take_exactly()
-        if chunk is not None:
-            return chunk, self._closed
-        size = len(self._buffer) // 2
-        while size > CAREFUL_SIZE:  # close in on the broken event, the good ones at full speed
+        self._drop_separators()
+        if self._last_boundary(len(self._buffer)) is None and self._grow():
+            return None, False
+        size = len(self._buffer)
+        while size > CAREFUL_SIZE:  # close in on a broken event, the good ones at full speed
             chunk = self._take_up_to(size)
             if chunk is not None:
                 return chunk, False
             size //= 2
+        chunk = self._take_exactly()
+        if chunk is not None:
+            return chunk, self._closed
         return self._take_carefully(WINDOW)
+
+    def _drop_separators(self) -> None:
+        match = _SEPARATORS.match(self._buffer)
+        end = match.end() if match else 0
+        del match
+        del self._buffer[:end]
+
+    def _grow(self) -> bool:
+        """Read on where the buffer holds less than one whole event; False where that is all."""
+        if self._at_end or len(self._buffer) >= EVENT_LIMIT:
+            return False
+        if last_boundary(bytes(self._buffer[:WINDOW])) is not None:
+            return False  # the closing of the array, say
+        self._fill(2 * len(self._buffer) + CHUNK_SIZE)
+        return True
 
     def _take_exactly(self) -> Chunk | None:
         """Decode up to the end of the array, or the last boundary, found by matching brackets."""
-        found = last_boundary(self._buffer)
+        found = last_boundary(bytes(self._buffer[:WINDOW]))
         if found is None:
             return None
         chunk = self._take(found.end, found.following)
@@ -193,9 +222,19 @@ class Scanner:
         return chunk
 
     def _take_up_to(self, size: int) -> Chunk | None:
-        """Decode up to the last likely boundary in ``size`` bytes; None where that fails."""
-        cut = self._last_boundary(size)
-        return None if cut is None else self._take(*cut)
+        """Decode up to a likely boundary in ``size`` bytes; None where that fails.
+
+        The last one may lie inside an event's arguments, so those before it are tried too.
+        """
+        for _ in range(BOUNDARY_TRIES):
+            cut = self._last_boundary(size)
+            if cut is None:
+                return None
+            chunk = self._take(*cut)
+            if chunk is not None:
+                return chunk
+            size = cut[0] - 1
+        return None
 
     def _last_boundary(self, size: int) -> tuple[int, int] | None:
         """(end of the last event, start of the one after it) by the look of the text."""

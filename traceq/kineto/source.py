@@ -7,6 +7,7 @@ bytes before the damage and then reports it; what the bytes mean is left to ``sc
 from __future__ import annotations
 
 import io
+import lzma
 import sys
 import tempfile
 import zipfile
@@ -23,7 +24,7 @@ from traceq.errors import TraceReadError
 READ_SIZE = 1 << 20
 """Bytes read from the file at a time; small enough to answer Ctrl-C, large enough to be fast."""
 
-PIECE_SIZE = 16 << 10
+PIECE_SIZE = 1 << 10
 """Packed bytes inflated at a time: little is lost before damage, and calls are cheap."""
 
 INFLATE_LIMIT = 8 << 20
@@ -73,7 +74,7 @@ class Source:
                 yield inflater.decompress(piece, INFLATE_LIMIT)
                 piece = inflater.unconsumed_tail
                 if inflater.eof:
-                    piece = inflater.unused_data.lstrip(b"\0") or next(packed, b"").lstrip(b"\0")
+                    piece = _behind_padding(inflater.unused_data, packed)
                     if piece:  # a further gzip member: the streams are one after another
                         inflater = isal_zlib.decompressobj(wbits=31)
                 elif not piece:
@@ -111,7 +112,9 @@ class Source:
         try:
             with archive.open(members[0]) as member:
                 yield from iter(lambda: member.read(READ_SIZE), b"")
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+            self.damage = f"the zip archive is damaged ({error})"
+        except NotImplementedError as error:
             self.damage = f"the zip archive is damaged ({error})"
         except RuntimeError as error:  # zipfile's way of saying that it is encrypted
             raise TraceReadError(
@@ -132,6 +135,14 @@ class Source:
                 f"the zip archive is cut off or damaged ({error})",
                 hint="Copy the file again, or unpack what can be unpacked and name that.",
             ) from error
+
+
+def _behind_padding(piece: bytes, packed: Iterator[bytes]) -> bytes:
+    """The first bytes that are not the zeros with which some tools fill up an archive."""
+    rest = piece.lstrip(b"\0")
+    while not rest and (piece := next(packed, b"")):
+        rest = piece.lstrip(b"\0")
+    return rest
 
 
 def open_source(path: str | Path, progress: Progress | None = None) -> Source:

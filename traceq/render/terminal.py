@@ -22,7 +22,13 @@ _GAP = 2
 _AMPLE_NAME = 48
 """Columns are dropped until names have this much room, or all of it that they need."""
 
-_STYLES = {"replaced": "bold", "added": "red", "removed": "green", "changed": "yellow"}
+_STYLES = {
+    "replaced": "bold",
+    "added": "red",
+    "removed": "green",
+    "changed": "yellow",
+    "shifted": "yellow",
+}
 
 
 def to_terminal(report: Report, *, width: int, color: bool) -> str:
@@ -71,7 +77,8 @@ def fit(table: Table, width: int) -> tuple[list[Column], int]:
     longest = max((_width(table, column) for column in columns if _is_name(column)), default=0)
     while True:
         taken = sum(_width(table, column) + _GAP for column in columns if not _is_name(column))
-        room = width - taken
+        names = sum(map(_is_name, columns)) or 1
+        room = (width - taken - _GAP * (names - 1)) // names
         rank = max(column.rank for column in columns)
         if room >= min(longest, _AMPLE_NAME) or rank == 0:
             return columns, max(min(longest, room), 8)
