@@ -206,7 +206,7 @@ def _flow_places(place_of_owner: Ints) -> tuple[Ints, Ints]:
 
 # Encoding -----------------------------------------------------------------------------------
 
-_BLOCK_RECORDS = 500_000
+_BLOCK_RECORDS = 100_000
 _HOT_STRINGS = 16_384
 """Strings that keep their number for the whole trace where not all of them fit the table."""
 
