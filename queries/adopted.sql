@@ -24,7 +24,12 @@ SELECT a.id, up.id AS ancestor_id FROM traceq_adopted a JOIN ancestor_slice(a.pa
 CREATE OR REPLACE PERFETTO TABLE _traceq_adopted_members AS
 SELECT a.id AS root_id, a.id FROM traceq_adopted a
 UNION ALL
-SELECT a.id AS root_id, down.id FROM traceq_adopted a JOIN descendant_slice(a.id) down;
+SELECT a.id AS root_id, down.id
+FROM traceq_adopted a
+JOIN slice s ON s.id = a.id
+JOIN descendant_slice(a.id) down
+-- descendant_slice() of Perfetto v52 to v54 also gives deeper slices that start at the very end.
+WHERE down.ts < s.ts + s.dur OR s.dur = 0;
 
 -- Everything around an adopted slice, also where its containers are on adopted lanes themselves.
 CREATE OR REPLACE PERFETTO TABLE _traceq_adopted_ancestors AS

@@ -4,9 +4,7 @@ CREATE OR REPLACE PERFETTO TABLE traceq_op_names(
   -- Name as it stands in slice.name.
   name STRING,
   -- Name of the op, equal for all slices that count as one op.
-  op STRING,
-  -- 1 if a call of the op may have another call of it among its ancestors, 0 if none has.
-  may_nest LONG
+  op STRING
 )
 AS
-SELECT DISTINCT name, name AS op, 1 AS may_nest FROM slice;
+SELECT DISTINCT name, name AS op FROM slice;

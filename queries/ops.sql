@@ -1,12 +1,8 @@
+INCLUDE PERFETTO MODULE traceq.names;
 INCLUDE PERFETTO MODULE traceq.op_names;
-INCLUDE PERFETTO MODULE traceq.under;
+INCLUDE PERFETTO MODULE traceq.stacks;
 
--- Time of the direct children of each slice that has any, on its lane.
-CREATE OR REPLACE PERFETTO TABLE _traceq_children AS
-SELECT parent_id AS id, SUM(dur) AS dur
-FROM slice
-WHERE parent_id IS NOT NULL
-GROUP BY parent_id;
+CREATE PERFETTO INDEX _traceq_stacks_by_parent ON traceq_stacks(parent_id);
 
 -- One row per op under the scopes of a pattern, or of the whole trace.
 CREATE OR REPLACE PERFETTO FUNCTION traceq_ops(
@@ -29,63 +25,40 @@ RETURNS TABLE(
   -- (ns) Shortest call.
   min LONG,
   -- (ns) Longest call.
-  max LONG,
-  -- (ns) Sum over the calls that have no other call of the same op around them under the scope.
-  outermost LONG
+  max LONG
 )
 AS
-WITH
+WITH RECURSIVE
+  -- Everything below a match is below the outermost one: UNION keeps each path once.
+  below(id) AS (
+    SELECT s.id
+    FROM traceq_stacks m
+    CROSS JOIN traceq_stacks s ON s.parent_id = m.id
+    WHERE
+      $under IS NOT NULL
+      AND +m.name IN (SELECT value FROM json_each($under))
+      -- The GPU's copy of a label is not a scope of its own.
+      AND m.category IS NOT 'gpu_user_annotation'
+    UNION
+    SELECT s.id FROM below b CROSS JOIN traceq_stacks s ON s.parent_id = b.id
+  ),
+  chosen AS (
+    SELECT s.* FROM below b CROSS JOIN traceq_stacks s ON s.id = b.id
+    UNION ALL
+    SELECT * FROM traceq_stacks WHERE $under IS NULL
+  ),
   by_name AS (
     SELECT
-      b.name,
-      b.category IS 'gpu_user_annotation' AS is_gpu_label,
-      MIN(b.category) AS category,
-      COUNT(*) AS calls,
-      SUM(b.dur) AS total,
-      SUM(b.dur - COALESCE(c.dur, 0)) AS self,
-      MIN(b.dur) AS min,
-      MAX(b.dur) AS max
-    FROM _traceq_below!($under) b
-    LEFT JOIN _traceq_children c ON c.id = b.id
-    GROUP BY b.name, is_gpu_label
-  ),
-  -- Calls of the few ops that nest at all, in order of time on their lane.
-  candidate AS (
-    SELECT id, ts, dur, name, track_id, category IS 'gpu_user_annotation' AS is_gpu_label
-    FROM _traceq_below!($under)
-    WHERE +name IN (SELECT name FROM traceq_op_names WHERE may_nest)
-  ),
-  nesting AS (
-    SELECT
-      n.op,
-      b.is_gpu_label,
-      b.id,
-      b.dur,
-      MAX(b.ts + MAX(b.dur, 1)) OVER (
-        PARTITION BY b.track_id, n.op ORDER BY b.id
-        ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-      ) > b.ts AS is_nested
-    FROM candidate b
-    CROSS JOIN traceq_op_names n ON n.name = b.name
-  ),
-  -- Calls on a lane of their own, with a call of their op around what they hang below.
-  adopted AS (
-    SELECT n.op, b.is_gpu_label, b.id, b.dur
-    FROM _traceq_adopted_members m
-    CROSS JOIN candidate b ON b.id = m.id
-    CROSS JOIN traceq_op_names n ON n.name = b.name
-    CROSS JOIN _traceq_adopted_ancestors up ON up.root_id = m.root_id
-    CROSS JOIN candidate around ON around.id = up.ancestor_id
-    CROSS JOIN traceq_op_names other ON other.name = around.name AND other.op = n.op
-  ),
-  nested AS (
-    SELECT op, is_gpu_label, SUM(dur) AS dur
-    FROM (
-      SELECT op, is_gpu_label, id, dur FROM nesting WHERE is_nested
-      UNION
-      SELECT op, is_gpu_label, id, dur FROM adopted
-    )
-    GROUP BY op, is_gpu_label
+      name,
+      category IS 'gpu_user_annotation' AS is_gpu_label,
+      MIN(category) AS category,
+      SUM(calls) AS calls,
+      SUM(total) AS total,
+      SUM(self) AS self,
+      MIN(min) AS min,
+      MAX(max) AS max
+    FROM chosen
+    GROUP BY name, is_gpu_label
   )
 SELECT
   -- The GPU's copy of a label is no call of the label, so it is an op of its own.
@@ -96,9 +69,7 @@ SELECT
   SUM(b.self) AS self,
   CAST(SUM(b.total) AS DOUBLE) / SUM(b.calls) AS average,
   MIN(b.min) AS min,
-  MAX(b.max) AS max,
-  SUM(b.total) - COALESCE(MAX(x.dur), 0) AS outermost
+  MAX(b.max) AS max
 FROM by_name b
 LEFT JOIN traceq_op_names n ON n.name = b.name
-LEFT JOIN nested x ON x.op = n.op AND x.is_gpu_label = b.is_gpu_label
 GROUP BY 1;

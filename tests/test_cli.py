@@ -30,6 +30,7 @@ TRACEQ = Path(sys.executable).parent / "traceq"
 UPDATE = os.environ.get("TRACEQ_UPDATE_GOLDENS") == "1"
 EINOPS, FLATTEN = "sample_traces/einops.json.gz", "sample_traces/flatten.json.gz"
 GDN = ("--under", "GatedDeltaNet")
+FIRST = ("--limit", "1")
 MAP = ("--map", "rearrange=>built-in method flatten")
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT MAX(i) FROM n"
 
@@ -66,6 +67,11 @@ CASES = {
     "help": Case(["--help"]),
     "help-info": Case(["info", "--help"]),
     "help-ops": Case(["ops", "--help"]),
+    "help-kernels": Case(["kernels", "--help"]),
+    "help-scopes": Case(["scopes", "--help"]),
+    "help-tree": Case(["tree", "--help"]),
+    "help-steps": Case(["steps", "--help"]),
+    "help-timeline": Case(["timeline", "--help"]),
     "help-diff": Case(["diff", "--help"]),
     "help-sql": Case(["sql", "--help"]),
     "help-queries": Case(["queries", "-h"]),
@@ -80,6 +86,49 @@ CASES = {
     "ops-json": Case(["ops", FLATTEN, *GDN, "--match", "flatten", "--format", "json"]),
     "ops-csv": Case(["ops", FLATTEN, *GDN, "--limit", "5", "--sort", "op", "--format", "csv"]),
     "ops-stdin": Case(["ops", "-"], stdin="tiny.json"),
+    "ops-gpu": Case(["ops", EINOPS, *GDN, "--limit", "8", "--sort", "gpu_self"]),
+    "ops-gpu-wide": Case(["ops", EINOPS, *GDN, "--limit", "8", "--sort", "gpu_self"], env=WIDE),
+    "ops-steps": Case(["ops", EINOPS, *GDN, "--limit", "3", "--steps", "1:3"]),
+    "kernels": Case(["kernels", EINOPS, *GDN, "--limit", "8"]),
+    "kernels-wide": Case(["kernels", EINOPS, *GDN, "--limit", "8"], env=WIDE),
+    "kernels-full": Case(["kernels", EINOPS, "--match", "silu", "--full", "--sort", "name"]),
+    "kernels-markdown": Case(["kernels", EINOPS, *GDN, "--limit", "3", "--format", "markdown"]),
+    "kernels-json": Case(["kernels", EINOPS, *GDN, "--limit", "2", "--format", "json"]),
+    "kernels-csv": Case(["kernels", EINOPS, *GDN, "--limit", "3", "--format", "csv"]),
+    "kernels-each": Case(["kernels", EINOPS, *GDN, "--each", "--limit", "4"], env=WIDE),
+    "activities-json": Case(
+        ["kernels", EINOPS, *GDN, "--each", "--match", "l2norm*", *FIRST, "--format", "json"]
+    ),
+    "kernels-none": Case(["kernels", "tiny.json"]),
+    "scopes": Case(["scopes", EINOPS, *GDN]),
+    "scopes-wide": Case(["scopes", EINOPS, *GDN], env=WIDE),
+    "scopes-layer": Case(["scopes", EINOPS, *GDN, "--by", "layer"]),
+    "scopes-markdown": Case(["scopes", EINOPS, *GDN, "--format", "markdown"]),
+    "scopes-json": Case(["scopes", EINOPS, *GDN, "--limit", "1", "--format", "json"]),
+    "scopes-csv": Case(["scopes", EINOPS, *GDN, "--by", "instance", *FIRST, "--format", "csv"]),
+    "scopes-none": Case(["scopes", "tiny.json"]),
+    "tree": Case(["tree", EINOPS, *GDN]),
+    "tree-wide": Case(["tree", EINOPS, *GDN, "--smallest", "3%"], env=WIDE),
+    "tree-cpu": Case(["tree", EINOPS, *GDN, "--by", "cpu", "--depth", "3"]),
+    "tree-functions": Case(["tree", EINOPS, *GDN, "--functions", "--smallest", "0.2"]),
+    "tree-markdown": Case(["tree", EINOPS, *GDN, "--depth", "2", "--format", "markdown"]),
+    "tree-json": Case(["tree", EINOPS, *GDN, "--smallest", "10%", "--format", "json"]),
+    "tree-stacks": Case(["tree", EINOPS, *GDN, "--format", "stacks"]),
+    "tree-without-gpu": Case(["tree", "tiny.json", "--smallest", "0"]),
+    "steps": Case(["steps", EINOPS]),
+    "steps-wide": Case(["steps", EINOPS], env=WIDE),
+    "steps-markdown": Case(["steps", EINOPS, "--format", "markdown"]),
+    "steps-json": Case(["steps", EINOPS, "--format", "json"]),
+    "steps-csv": Case(["steps", EINOPS, "--format", "csv"]),
+    "steps-none": Case(["steps", "tiny.json"]),
+    "steps-cold": Case(["steps", "steps.json"]),
+    "ops-cold": Case(["ops", "steps.json"]),
+    "ops-skip-first": Case(["ops", "steps.json", "--skip-first"]),
+    "timeline": Case(["timeline", EINOPS]),
+    "timeline-wide": Case(["timeline", EINOPS, "--skip-first"], env=WIDE),
+    "timeline-markdown": Case(["timeline", EINOPS, "--steps", "2:3", "--format", "markdown"]),
+    "timeline-json": Case(["timeline", EINOPS, "--window", "100ms:101ms", "--format", "json"]),
+    "timeline-none": Case(["timeline", "tiny.json"]),
     "diff": Case(["diff", EINOPS, FLATTEN, *GDN]),
     "diff-map": Case(["diff", EINOPS, FLATTEN, *GDN, *MAP]),
     "diff-wide": Case(["diff", EINOPS, FLATTEN, *GDN, *MAP, "--limit", "3"], env=WIDE),
@@ -112,6 +161,14 @@ CASES = {
     "bad-pattern": Case(["ops", FLATTEN, "--under", "GatedDeltanet"], 2),
     "bad-match": Case(["ops", FLATTEN, *GDN, "--match", "flaten"], 2),
     "bad-pattern-diff": Case(["diff", EINOPS, FLATTEN, "--under", "rearange"], 2),
+    "bad-kernel": Case(["kernels", EINOPS, *GDN, "--match", "l3norm"], 2),
+    "bad-kernel-elsewhere": Case(["kernels", EINOPS, "--match", "l2norm*", "--under", "Linear"], 2),
+    "bad-steps": Case(["ops", EINOPS, "--steps", "7:9"], 2),
+    "bad-steps-text": Case(["scopes", EINOPS, "--steps", "first"], 2),
+    "bad-no-steps": Case(["tree", "tiny.json", "--skip-first"], 2),
+    "bad-window": Case(["timeline", EINOPS, "--window", "1.2"], 2),
+    "bad-smallest": Case(["tree", "tiny.json", "--smallest", "little"], 2),
+    "bad-tree-csv": Case(["tree", "tiny.json", "--format", "csv"], 2),
     "bad-regex": Case(["ops", "tiny.json", "--under", "re:("], 2),
     "bad-empty-pattern": Case(["ops", "tiny.json", "--under", ""], 2),
     "bad-map": Case(["diff", "tiny.json", "tiny.json", "--map", "a->b"], 2),
@@ -148,6 +205,39 @@ TINY = """\
 """
 
 
+def deep_text(levels: int) -> str:
+    """Calls, each within the one before; the innermost launches a kernel."""
+    lane = {"ph": "X", "pid": 1, "tid": 1, "cat": "cpu_op"}
+    events: list[dict[str, object]] = [
+        lane | {"name": f"op{level}", "ts": level, "dur": 10 * levels - 2 * level}
+        for level in range(levels)
+    ]
+    call = {"name": "cudaLaunchKernel", "cat": "cuda_runtime", "ts": levels, "dur": 1}
+    kernel = {"name": "k", "cat": "kernel", "ts": levels + 5, "dur": 3, "pid": 0, "tid": 7}
+    events += [lane | item | {"args": {"correlation": 1}} for item in (call, kernel)]
+    return json.dumps({"traceEvents": events})
+
+
+def steps_text() -> str:
+    """Five steps, of which the first is cold; each launches a kernel."""
+    events = []
+    for number, start in enumerate((0, 900, 1000, 1100, 1200)):
+        took = 800 if number == 0 else 80 + number
+        lane = {"ph": "X", "pid": 1, "tid": 1}
+        label = {"name": f"ProfilerStep#{number}", "cat": "user_annotation", "dur": took}
+        launch = {"name": "cudaLaunchKernel", "cat": "cuda_runtime", "dur": 2}
+        kernel = {"name": "void k<int>(int)", "cat": "kernel", "ts": start + 30, "dur": 5}
+        op = {"name": "aten::mul", "cat": "cpu_op", "ts": start + 10, "dur": 20}
+        args = {"correlation": number + 1, "stream": 7, "device": 0}
+        events += [
+            lane | label | {"ts": start},
+            lane | op,
+            lane | launch | {"ts": start + 12, "args": args},
+            {"ph": "X", "pid": 0, "tid": 7, "args": args} | kernel,
+        ]
+    return json.dumps({"traceEvents": events})
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with good and bad files, in which the commands are run."""
@@ -160,6 +250,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packed = gzip.compress(TINY.encode() + b" " * 5_000, mtime=0)
     texts = {
         "tiny.json": TINY,
+        "steps.json": steps_text(),
+        "deep.json": deep_text(500),
         "empty.json": "",
         "two.json": "{}",
         "not.json": "This is a log, not a trace.\n",
@@ -250,7 +342,8 @@ def test_every_golden_has_a_case() -> None:
 
 
 def test_json_results_are_versioned_json() -> None:
-    for kind in ("info", "ops", "diff", "sql"):
+    kinds = ("kernels", "activities", "scopes", "tree", "steps", "timeline")
+    for kind in ("info", "ops", "diff", "sql", *kinds):
         text = (GOLDEN / f"{kind}-json.txt").read_text(encoding="utf-8")
         data = json.loads(text.partition("--- stdout\n")[2].partition("--- stderr")[0])
         assert (data["schema"], data["kind"]) == (1, kind)
@@ -261,6 +354,76 @@ def test_figures_of_the_two_queries() -> None:
     assert re.search(r"einops/einops.py\(\d+\): rearrange +30 +27\.582\d* +827\.462", rearrange)
     flatten = (GOLDEN / "sql-flatten.txt").read_text(encoding="utf-8")
     assert re.search(r"aten::flatten +90 +3\.385\d* +304\.711", flatten)
+
+
+def stdout_of(golden: str) -> str:
+    text = (GOLDEN / f"{golden}.txt").read_text(encoding="utf-8")
+    return text.partition("--- stdout\n")[2].partition("--- stderr")[0]
+
+
+def rows_below(golden: str) -> dict[str, list[str]]:
+    """The lines of a wide table by what they begin with, split at their gaps."""
+    lines = (re.split(r"  +", line.strip()) for line in stdout_of(golden).splitlines())
+    return {words[0]: words[1:] for words in lines if len(words) > 1}
+
+
+WHOLE, INSIDE, OUTSIDE = 14_847_105, 6_379_535, 8_467_570
+
+
+def test_gpu_figures_of_the_sample_are_the_same_in_every_report() -> None:
+    remark = "GPU: 1,080 of 2,778 activities, 6,379.535 of 14,847.105 µs under the scopes"
+    for golden in ("ops-gpu-wide", "kernels-wide", "scopes-wide", "tree-wide"):
+        assert remark in stdout_of(golden), golden
+        assert "outside 1,698, 8,467.570 µs." in stdout_of(golden), golden
+        assert "(outside the scopes)" in rows_below(golden), golden
+    for golden in ("kernels-json", "activities-json", "scopes-json", "tree-json", "ops-json"):
+        gpu = json.loads(stdout_of(golden))["gpu"]
+        assert gpu["under"]["total"] + gpu["outside"]["total"] == gpu["all"]["total"], golden
+        if golden != "ops-json":  # of the other sample
+            assert (gpu["all"]["total"], gpu["under"]["total"]) == (WHOLE, INSIDE)
+
+
+@pytest.mark.parametrize(
+    ("command", "column"),
+    [("kernels", "total"), ("scopes", "gpu_self"), ("ops", "gpu_self")],
+)
+def test_rows_of_a_table_add_up_to_the_gpu_time(desk: Path, command: str, column: str) -> None:
+    """Also where --limit cuts: the rest is told in the note, and nothing of the account is left."""
+    rows = json.loads(run([command, EINOPS, *GDN, "--format", "json"], desk).stdout)["rows"]
+    assert sum(row[column] for row in rows) == WHOLE
+    assert rows[-1][column] == OUTSIDE
+    cut = run([command, EINOPS, *GDN, "--format", "json", "--limit", "1"], desk)
+    data = json.loads(cut.stdout)
+    assert data["rows"] == [rows[0], rows[-1]]
+    assert data["rows_total"] == len(rows)
+
+
+def test_stacks_add_up_and_are_all_of_the_output() -> None:
+    lines = stdout_of("tree-stacks").splitlines()
+    values = [re.fullmatch(r"\S.* (\d+)", line) for line in lines]
+    assert sum(int(value[1]) for value in values if value) == WHOLE
+    assert all(values)
+
+
+def test_trees_deeper_than_python_recurses(desk: Path) -> None:
+    text = run(["tree", "deep.json", "--format", "json"], desk).stdout
+    names = re.findall(r'"name": "(\w+)"', text)
+    assert names == [*(f"op{level}" for level in range(500)), "k"]
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(5_000)
+        node, depth = json.loads(text)["nodes"], 0
+    finally:
+        sys.setrecursionlimit(limit)
+    while node:
+        (only,) = node
+        node, depth = only["children"], depth + 1
+    assert depth == 501
+    for format_ in ("table", "markdown"):
+        shown = run(["tree", "deep.json", "--format", format_], desk)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        assert "[499] op499" in shown.stdout
+        assert format_ == "markdown" or max(map(len, shown.stdout.splitlines())) <= 80
 
 
 # Output -------------------------------------------------------------------------------------------

@@ -231,6 +231,12 @@ def test_a_map_joins_all_that_matches_and_counts_nested_calls_once(
         "self_delta": -18_000,
         "outermost_before": 20_000,
         "outermost_after": 5_000,
+        "gpu_delta": 0,
+        **{
+            f"{column}_{side}": 0
+            for column in ("gpu_total", "gpu_self", "gpu_busy", "launches", "activities")
+            for side in ("before", "after")
+        },
     }
     assert statuses(diff)[1:] == [
         ("changed", "aten::flatten"),
@@ -433,12 +439,13 @@ def test_to_dict_has_the_documented_keys(before: traceq.Trace, after: traceq.Tra
     diff = compare(before, after, under=["S_0"], match="*", maps=["old=>built-in"])
     data = json.loads(json.dumps(diff.to_dict(), allow_nan=False))
     assert list(data) == [
-        *("schema", "kind", "under", "match", "maps", "before", "after", "warnings", "rows")
+        *("schema", "kind", "under", "match", "maps", "within", "before", "after", "warnings"),
+        *("rows", "kernels"),
     ]
     assert (data["schema"], data["kind"]) == (1, "diff")
     assert (data["under"], data["match"]) == (["S_0"], ["*"])
     for side in ("before", "after"):
-        assert list(data[side]) == ["path", "scopes", "total", "self"]
+        assert list(data[side]) == ["path", "scopes", "total", "self", "gpu"]
     text = (ROOT / "queries" / "duckdb" / "diff.sql").read_text(encoding="utf-8")
     documented = re.findall(r" AS (\w+),?$", text.partition("\nFROM ")[0], re.MULTILINE)
     assert data["rows"]
@@ -447,10 +454,10 @@ def test_to_dict_has_the_documented_keys(before: traceq.Trace, after: traceq.Tra
         for key, value in row.items():
             if key in ("status", "op", "category"):
                 assert isinstance(value, str)
-            elif key.startswith(("calls", "total", "min", "max", "self", "outermost", "delta")):
-                assert value is None or type(value) is int, key
-            elif key != "replaced_by":
+            elif key.startswith(("ratio", "average")):
                 assert value is None or type(value) is float, key
+            elif key != "replaced_by":
+                assert value is None or type(value) is int, key
 
 
 def test_table_has_whole_numbers(before: traceq.Trace, after: traceq.Trace) -> None:
@@ -557,3 +564,83 @@ def test_sample_traces_both_ways_and_with_themselves(
     assert_mirrored(there, compare(flatten, einops, under="GatedDeltaNet"))
     assert_same(compare(einops, einops, under="GatedDeltaNet"))
     assert_same(compare(flatten, flatten))
+
+
+# GPU time ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def samples() -> Iterator[tuple[traceq.Trace, traceq.Trace]]:
+    folder = ROOT / "sample_traces"
+    with (
+        traceq.open(folder / "einops.json.gz") as einops,
+        traceq.open(folder / "flatten.json.gz") as flatten,
+    ):
+        yield einops, flatten
+
+
+def test_kernels_of_a_trace_beside_itself(samples: tuple[traceq.Trace, traceq.Trace]) -> None:
+    einops, _ = samples
+    for under in (None, "GatedDeltaNet"):
+        diff = compare(einops, einops, under=under)
+        assert set(diff.kernels["status"]) == {"same"}
+        assert (diff.kernels["delta"] == 0).all()
+        assert (diff.table["gpu_delta"] == 0).all()
+
+
+@pytest.mark.parametrize("under", [None, "GatedDeltaNet", "Qwen3_5MLP", "aten::mm"])
+def test_kernels_and_the_rest_are_all_of_the_gpu_time(
+    samples: tuple[traceq.Trace, traceq.Trace], under: str | None
+) -> None:
+    diff = compare(*samples, under=under)
+    for side, name in ((diff.before, "before"), (diff.after, "after")):
+        gpu = side.totals.gpu
+        assert int(diff.kernels[f"total_{name}"].sum()) == gpu.under.total
+        assert int(diff.kernels[f"calls_{name}"].sum()) == gpu.under.activities
+        parts = (gpu.under, gpu.outside, gpu.unknown)
+        assert sum(part.total for part in parts) == gpu.all.total
+        assert sum(part.activities for part in parts) == gpu.all.activities == 2778
+
+
+def test_gpu_time_of_both_sides(samples: tuple[traceq.Trace, traceq.Trace]) -> None:
+    diff = compare(*samples, under="GatedDeltaNet", maps=["aten::to=>_to_copy"])
+    assert diff.before.totals.gpu.under.total == 6_379_535
+    assert diff.after.totals.gpu.under.total == 6_377_085
+    assert diff.before.totals.gpu.under.activities == 1080
+    assert diff.has_gpu
+    linear = row_of(diff, "nn.Module: Linear")
+    assert linear["gpu_delta"] == linear["gpu_total_after"] - linear["gpu_total_before"]
+    assert linear["launches_before"] == linear["launches_after"] > 0
+    # A replaced pair is one row: what both of its ops launched is counted once.
+    pair = diff.to_dict()["rows"][0]
+    op = samples[0].ops(under="GatedDeltaNet").set_index("op").loc["aten::to"]
+    assert (pair["gpu_total_before"], pair["calls_before"]) == (op["gpu_total"], op["calls"])
+
+
+def test_steps_are_compared_with_steps(samples: tuple[traceq.Trace, traceq.Trace]) -> None:
+    whole = compare(*samples, under="GatedDeltaNet")
+    first = compare(*samples, under="GatedDeltaNet", steps="0")
+    rest = compare(*samples, under="GatedDeltaNet", skip_first=True)
+    assert (first.before.totals.scopes, rest.before.totals.scopes) == (6, 24)
+    assert rest.to_dict()["within"] == {
+        "steps": None,
+        "skip_first": True,
+        "window": None,
+        "steps_before": "found from the 5 calls of nn.Module: Qwen3_5ForCausalLM_0",
+        "steps_after": "found from the 5 calls of nn.Module: Qwen3_5ForCausalLM_0",
+    }
+    assert set(whole.within.values()) == {None, False}
+    for side in ("before", "after"):
+        parts = [getattr(part, side).totals for part in (first, rest, whole)]
+        assert parts[0].total + parts[1].total == parts[2].total
+        gpu = [item.gpu.under.total for item in parts]
+        assert gpu[0] + gpu[1] == gpu[2]
+        column = f"calls_{side}"
+        assert first.table[column].sum() + rest.table[column].sum() == whole.table[column].sum()
+
+
+def test_a_step_that_is_not_there_names_the_file(
+    samples: tuple[traceq.Trace, traceq.Trace],
+) -> None:
+    with pytest.raises(UsageError, match=r"einops\.json\.gz: no step is left of the 5"):
+        compare(*samples, steps="7:")

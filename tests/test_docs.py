@@ -68,6 +68,14 @@ def test_the_picture_in_readme_is_what_the_first_command_prints() -> None:
     assert done.stdout == picture
 
 
+def test_the_kernels_in_readme_are_what_the_command_prints() -> None:
+    (picture,) = blocks("console")
+    done = run(
+        next(words for words in commands() if words[0] == "kernels" and "/" in words[1]), 100
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", picture)
+
+
 def test_the_query_in_readme_runs() -> None:
     (query,) = (words for words in commands() if words[0] == "sql" and "INCLUDE" in words[-1])
     done = run(query, 100)
@@ -160,6 +168,14 @@ def test_importing_traceq_is_cheap() -> None:
 @pytest.mark.parametrize("command", group.list_commands(None))  # type: ignore[arg-type]
 def test_readme_mentions_each_command(command: str) -> None:
     assert re.search(rf"^traceq {command}\b", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("fields", ["ops.OP", "kernels.KERNEL", "scopes.SCOPE", "steps.STEP"])
+def test_tables_that_readme_names_have_documented_columns(fields: str) -> None:
+    assert f"traceq.{fields}_FIELDS" in README
+    module, _, prefix = fields.partition(".")
+    columns = getattr(importlib.import_module(f"traceq.{module}"), f"{prefix}_FIELDS")
+    assert all(column.doc.endswith(".") for column in columns)
 
 
 def test_readme_mentions_no_command_or_option_that_is_not() -> None:

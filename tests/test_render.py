@@ -17,10 +17,26 @@ from rich.cells import cell_len
 
 from traceq import units
 from traceq.compare import ONE_CAPTURE, Diff, ScopeTotals, Side
+from traceq.kernels import GpuAccount, GpuWork
 from traceq.render.html import to_html
 from traceq.render.markdown import NAME_WIDTH, code, escape, to_markdown
 from traceq.render.terminal import to_terminal
-from traceq.report import Column, Report, Table, Unit, diff_report, ops_report
+from traceq.report import (
+    Column,
+    Part,
+    Report,
+    Table,
+    Unit,
+    diff_report,
+    kernels_report,
+    ops_report,
+    scopes_report,
+    steps_report,
+    timeline_report,
+    tree_report,
+)
+from traceq.selection import OUTSIDE
+from traceq.timeline import Timeline
 
 HOSTILE = {
     "html": "<img src=x onerror=alert(1)>",
@@ -69,32 +85,155 @@ MARKDOWNS = (
 # Reports to render ------------------------------------------------------------------------------
 
 
-def ops_table(names: list[str]) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "op": pd.Series(names, dtype=object),
-            "category": ["cpu_op"] * len(names),
-            "calls": [1_234_567] * len(names),
-            "total": [9_876_543_210_123 + number for number in range(len(names))],
-            "self": [1_000] * len(names),
-            "average": [1_234.5] * len(names),
-            "min": [0] * len(names),
-            "max": [7_000_000] * len(names),
-            "outermost": [9_000] * len(names),
-        }
+LONG = 9_876_543_210_123
+GPU = GpuAccount(
+    all=GpuWork(9, 900),
+    under=GpuWork(6, 600),
+    backward=GpuWork(2, 200),
+    outside=GpuWork(2, 250),
+    unknown=GpuWork(1, 50),
+    busy=550,
+    launches=5,
+)
+_GPU_VALUES = {
+    "gpu_total": 7_000,
+    "gpu_self": 6_000,
+    "gpu_busy": 5_000,
+    "launches": 3,
+    "activities": 4,
+    "activities_self": 4,
+    "kernels_per_call": 1.5,
+}
+
+
+def part_of(names: list[str], scopes: int | None = 3) -> Part:
+    return Part(
+        path=names[0],
+        under=(names[0],),
+        scopes=scopes,
+        scopes_total=None if scopes is None else 5_000,
+        within="steps 1:2",
+        limits={},
+        gpu=GPU,
+        warnings=(f"doubt about {names[0]}",),
     )
+
+
+def with_account(rows: list[dict[str, Any]], name: str, **values: Any) -> pd.DataFrame:
+    """Rows, and last the one that holds the GPU time of no other."""
+    return pd.DataFrame([*rows, rows[0] | {name: OUTSIDE, "calls": 0} | values])
+
+
+def ops_table(names: list[str]) -> pd.DataFrame:
+    rows = [
+        {
+            "op": name,
+            "category": "cpu_op",
+            "calls": 1_234_567,
+            "total": LONG + number,
+            "self": 1_000,
+            "average": 1_234.5,
+            "min": 0,
+            "max": 7_000_000,
+            "outermost": 9_000,
+            **_GPU_VALUES,
+        }
+        for number, name in enumerate(names)
+    ]
+    return pd.DataFrame(rows)
 
 
 def ops_of(names: list[str]) -> Report:
-    return ops_report(
-        ops_table(names),
-        under=names[:1],
-        scopes=ScopeTotals(3, 5_000, 1_000),
-        doubts=[f"doubt about {names[0]}"],
-    )
+    return ops_report(ops_table(names), part_of(names))
 
 
-_DIFF_FIELDS = ("calls", "total", "average", "min", "max", "self", "outermost")
+def kernels_of(names: list[str]) -> Report:
+    rows = [
+        {
+            "kernel": name,
+            "category": "kernel",
+            "variants": 2,
+            "calls": 1_234_567,
+            "total": LONG,
+            "average": 12.5,
+            "min": 1,
+            "max": 99_000,
+            "busy": 9_000,
+            "share": 0.5,
+            "launches": 7,
+            "backward": 1,
+            "delay": None,
+            "ops": f"{name} ×3",
+        }
+        for name in names
+    ]
+    table = with_account(rows, "kernel", category="", calls=8)
+    return kernels_report(table, part_of(names))
+
+
+def scopes_of(names: list[str]) -> Report:
+    cpu = {"kind": "module", "calls": 2, "instances": 1, "total": LONG, "self": 5, "average": 1.5}
+    shares = {"share": None, "backward": 3, "gpu_share": 0.0001}
+    rows = [{"scope": name, **cpu, **_GPU_VALUES, **shares} for name in names]
+    return scopes_report(with_account(rows, "scope", kind="", total=0), part_of(names))
+
+
+def tree_of(names: list[str]) -> Report:
+    rows = [
+        {
+            "node": number,
+            "parent": number - 1,
+            "depth": number,
+            "name": name,
+            "kind": "op",
+            "calls": 1,
+            "total": LONG,
+            "self": 1_000,
+            "gpu_total": 7_000,
+            "gpu_busy": 7_000,
+            "launches": 1,
+            "activities": 1,
+        }
+        for number, name in enumerate(names)
+    ]
+    account = {"node": len(rows), "parent": -1, "depth": 0, "kind": "account", "total": 0}
+    return tree_report(with_account(rows, "name", **account), part_of(names), by="gpu")
+
+
+def steps_of(names: list[str]) -> Report:
+    rows = [
+        {
+            "step": number,
+            "name": name,
+            "ts": LONG,
+            "dur": 1_000,
+            "stage": name,
+            **_GPU_VALUES,
+            "is_cold": False,
+        }
+        for number, name in enumerate(names)
+    ]
+    table = pd.DataFrame(rows)
+    table.attrs["source"] = f"found from {names[0]}"
+    return steps_report(table, origin=LONG)
+
+
+def timeline_of(names: list[str]) -> Report:
+    numbers = ("activities", "total", "busy", "compute", "communication", "copy", "hidden")
+    streams = pd.DataFrame([{"device": 0, "stream": -1, **dict.fromkeys(numbers, LONG)}])
+    states = [{"device": item, "state": "compute", "time": 5, "share": 1.0} for item in (0, 1)]
+    gaps = [
+        {"device": 0, "ts": LONG, "dur": 5, "cause": "idle: CPU", "next_name": name}
+        for name in names
+    ]
+    timeline = Timeline(0, 5, pd.DataFrame(states), streams, pd.DataFrame(gaps), 9, 9)
+    return timeline_report(timeline, origin=0, within=names[0])
+
+
+_DIFF_FIELDS = (
+    *("calls", "total", "average", "min", "max", "self", "outermost"),
+    *("gpu_total", "gpu_self", "gpu_busy", "launches", "activities"),
+)
 
 
 def diff_of(names: list[str]) -> Report:
@@ -109,6 +248,7 @@ def diff_of(names: list[str]) -> Report:
             "delta": -123_456_789 - number,
             "self_delta": 5,
             "ratio": None if status in ("added", "removed") else 12.5,
+            "gpu_delta": -5,
         }
         for field in _DIFF_FIELDS:
             row[f"{field}_before"] = None if status == "added" else 1_000 + number
@@ -118,19 +258,35 @@ def diff_of(names: list[str]) -> Report:
         {f"{field}_{side}": "Int64" for field in _DIFF_FIELDS for side in ("before", "after")}
     )
     result = Diff(
-        before=Side(names[0], ScopeTotals(1, 5_000, 0)),
-        after=Side(names[-1], ScopeTotals(2, 6_000, 0)),
+        before=Side(names[0], ScopeTotals(1, 5_000, 0, GPU)),
+        after=Side(names[-1], ScopeTotals(2, 6_000, 0, GPU)),
         under=(names[0] or "x",),
         match=(),
         maps=(),
+        within={
+            "steps": names[0],
+            "skip_first": True,
+            "window": None,
+            "steps_before": names[0],
+            "steps_after": names[-1],
+        },
         table=table,
+        kernels=table.rename(columns={"op": "kernel"}).drop(columns="replaced_by"),
         warnings=(ONE_CAPTURE, f"{names[0]}: a warning"),
     )
     return diff_report(result)
 
 
+OTHERS = {
+    "kernels": kernels_of,
+    "scopes": scopes_of,
+    "tree": tree_of,
+    "steps": steps_of,
+    "timeline": timeline_of,
+}
 REPORTS = {
     "all ops": ops_of(list(HOSTILE.values())),
+    **{f"{kind} of all": make(list(HOSTILE.values())) for kind, make in OTHERS.items()},
     "all diff": diff_of(list(HOSTILE.values())),
     **{f"ops {key}": ops_of([name]) for key, name in HOSTILE.items()},
     **{f"diff {key}": diff_of([name, "aten::mul"]) for key, name in HOSTILE.items()},
@@ -168,7 +324,7 @@ def least_width(report: Report) -> int:
     """What the figures that are never given up need, beside the shortest of names."""
     return max(
         sum(
-            (8 if column.unit is Unit.NAME else width_of(table, column)) + 2
+            (max(8, len(column.title)) if column.unit is Unit.NAME else width_of(table, column)) + 2
             for column in table.columns
             if column.rank == 0
         )
@@ -226,7 +382,7 @@ def test_terminal_columns_are_given_up_whole_and_in_the_order_of_their_rank() ->
         seen.append({column.rank for column in report.tables[0].columns if column.title in head})
     for ranks in seen:
         assert ranks == set(range(len(ranks)))
-    assert seen[0] == set(range(7))
+    assert seen[0] == set(range(9))
     assert [len(ranks) for ranks in seen] == sorted((len(ranks) for ranks in seen), reverse=True)
 
 

@@ -163,3 +163,147 @@ def events(draw: Any, *, phases: str = "XXXXXXXXBEiCstfMbeZ") -> Event:
 def traces(*, phases: str = "XXXXXXXXBEiCstfMbeZ", max_size: int = 25) -> Any:
     """Lists of at least one event."""
     return st.lists(events(phases=phases), min_size=1, max_size=max_size)
+
+
+# Random traces of CPU and GPU -------------------------------------------------------------------
+
+STREAMS = (7, 8)
+_CPU_SLICES = st.sampled_from(
+    [
+        ("nn.Module: A_0", "python_function"),
+        ("nn.Module: A_1", "python_function"),
+        ("nn.Module: B_0", "python_function"),
+        ("label", "user_annotation"),
+        ("m.py(3): f", "python_function"),
+        ("m.py(9): forward", "python_function"),
+        ("aten::x", "cpu_op"),
+        ("aten::y", "cpu_op"),
+        ("aten::y", "cpu_op"),
+    ]
+)
+_CPU_SPANS = st.tuples(st.integers(0, 24), st.sampled_from([1, 2, 3, 5, 8, 12, 20]))
+_MAYBE_NUMBER = st.one_of(st.none(), st.integers(0, 6))
+
+
+@st.composite
+def _threads(draw: Any, pid: int, modules: bool, hard: bool) -> list[Event]:
+    """Slices of three threads, nested, touching or overlapping; the last runs backward ops."""
+    found = []
+    for tid in (1, 2, 3):
+        for (name, category), (ts, dur) in draw(
+            st.lists(st.tuples(_CPU_SLICES, _CPU_SPANS), max_size=9)
+        ):
+            if name.startswith("nn.Module") and not modules:
+                continue
+            args: Event = {}
+            if category == "cpu_op":
+                args = _given(
+                    {
+                        "External id": draw(st.one_of(st.none(), st.integers(0, 5))),
+                        "Sequence number": draw(st.one_of(st.none(), st.integers(-1, 4))),
+                        "Fwd thread id": 1 if tid == 3 and draw(st.booleans()) else None,
+                    }
+                )
+                if not hard and tid == 3:
+                    args.pop("External id", None)
+            at = ts + 40 * (tid == 3)
+            found.append(complete(name, at, dur, cat=category, pid=pid, tid=tid, args=args))
+    return found
+
+
+def _given(values: Event) -> Event:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@st.composite
+def gpu_traces(draw: Any, *, hard: bool = True) -> list[Event]:
+    """Slices on the CPU, calls that launch, and what the GPU did; joined by all means, or by none.
+
+    Correlation numbers, ids and arrows are few and drawn apart from each other, so that one call
+    often launches several activities and some activities have no launch, or several that might be.
+    ``hard``: calls and activities may be without their numbers, and a backward op may launch.
+    """
+    pids = draw(st.sampled_from([(1,), (1,), (1, 2)]))
+    modules = draw(st.integers(0, 3)) > 0
+    found: list[Event] = []
+    for pid in pids:
+        found += draw(_threads(pid, modules, hard))
+    calls = draw(st.lists(_calls(pids, hard), max_size=10))
+    work = draw(st.lists(_activities(hard), max_size=14))
+    labels = draw(st.lists(_gpu_labels(), max_size=2))
+    ops = [item for item in found if item["cat"] == "cpu_op"]
+    arrows: list[Event] = []
+    if work and (calls or ops):
+        pairs = st.tuples(st.sampled_from(calls + ops), st.sampled_from(work))
+        for source, sink in draw(st.lists(pairs, max_size=5)):
+            arrows += _arrow("ac2g", len(arrows), source, sink)
+    forward, backward = ([item for item in ops if (item["tid"] == 3) is late] for late in (0, 1))
+    if forward and backward:
+        pairs = st.tuples(st.sampled_from(forward), st.sampled_from(backward))
+        for source, sink in draw(st.lists(pairs, max_size=4)):
+            arrows += _arrow("fwdbwd", len(arrows), source, sink)
+    steps = draw(st.lists(st.integers(0, 60), max_size=3, unique=True))
+    marks = [
+        complete(f"ProfilerStep#{number}", ts, 8, cat="user_annotation", tid=4)
+        for number, ts in enumerate(sorted(steps), 5)
+    ]
+    start = complete("aten::x", 0, 1, tid=9)  # a trace holds at least one slice
+    return [start, *found, *calls, *work, *labels, *arrows, *marks]
+
+
+@st.composite
+def _calls(draw: Any, pids: Sequence[int], hard: bool) -> Event:
+    tid = draw(st.sampled_from([1, 2, 3]))
+    return complete(
+        draw(st.sampled_from(["cudaLaunchKernel", "cudaGraphLaunch"])),
+        draw(st.integers(0, 30)) + 40 * (tid == 3),
+        draw(st.sampled_from([1, 1, 2])),
+        cat=draw(st.sampled_from(["cuda_runtime", "cuda_driver"])),
+        pid=draw(st.sampled_from(pids)),
+        tid=tid,
+        args=_given({"correlation": draw(_MAYBE_NUMBER if hard else st.integers(0, 6))}),
+    )
+
+
+@st.composite
+def _activities(draw: Any, hard: bool) -> Event:
+    stream = draw(st.sampled_from(STREAMS))
+    external = st.one_of(st.none() if hard else st.just(0), st.integers(0, 5))
+    return complete(
+        draw(st.sampled_from(["k1<int>", "k1<float>", "k2"])),
+        draw(st.integers(0, 90)),
+        draw(st.integers(0, 12)),
+        cat=draw(st.sampled_from(["kernel", "kernel", "gpu_memcpy", "gpu_memset"])),
+        pid=0,
+        tid=stream,
+        args=_given(
+            {
+                "correlation": draw(_MAYBE_NUMBER),
+                "External id": draw(external),
+                "stream": draw(st.sampled_from([None, stream])),
+                "device": draw(st.sampled_from([None, 0, 1])),
+            }
+        ),
+    )
+
+
+@st.composite
+def _gpu_labels(draw: Any) -> Event:
+    return complete(
+        "label",
+        draw(st.integers(0, 60)),
+        draw(st.integers(1, 60)),
+        cat="gpu_user_annotation",
+        pid=0,
+        tid=draw(st.sampled_from(STREAMS)),
+        args={"correlation": draw(st.integers(0, 6))},
+    )
+
+
+def _arrow(category: str, number: int, source: Event, sink: Event) -> list[Event]:
+    found = []
+    for ph, end in (("s", source), ("f", sink)):
+        ends = {"pid": end["pid"], "tid": end["tid"], "ts": end["ts"]}
+        found.append({"ph": ph, "name": category, "cat": category, "id": number} | ends)
+    found[1]["bp"] = "e"
+    return found

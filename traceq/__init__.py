@@ -2,7 +2,7 @@
 
     >>> import traceq
     >>> with traceq.open("sample_traces/einops.json.gz") as trace:
-    ...     len(trace.scopes("GatedDeltaNet"))
+    ...     len(trace.scope_calls("GatedDeltaNet"))
     30
 
 Importing this is cheap: the rest is loaded when it is first used.
@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from traceq.compare import Diff, diff
     from traceq.errors import TraceqError
+    from traceq.loading import open_trace as open
     from traceq.trace import Trace
-    from traceq.trace import open_trace as open
 
 __all__ = ["Diff", "Trace", "TraceqError", "diff", "open"]
 
@@ -26,7 +26,7 @@ _HOMES = {
     "Trace": ("traceq.trace", "Trace"),
     "TraceqError": ("traceq.errors", "TraceqError"),
     "diff": ("traceq.compare", "diff"),
-    "open": ("traceq.trace", "open_trace"),
+    "open": ("traceq.loading", "open_trace"),
 }
 
 

@@ -6,13 +6,16 @@ warnings. How it looks is left to ``report`` and ``render``.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from traceq.errors import PatternError, UsageError
+from traceq.kernels import GpuAccount
 from traceq.library import duckdb_query
 from traceq.names import fold_name, matching_names
+from traceq.selection import Windows
 from traceq.trace import Patterns, Trace, not_under_scope
 
 if TYPE_CHECKING:
@@ -44,11 +47,13 @@ class ScopeTotals:
     """The scopes of one side: how many, the sum of their durations and of their own time (ns).
 
     Without ``--under`` there are no scopes (0): ``total`` is the own time of all slices then.
+    ``gpu`` tells which part of the GPU's work is theirs.
     """
 
     scopes: int
     total: int
     self: int
+    gpu: GpuAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,10 @@ class Diff:
     """The comparison of two traces.
 
     ``table`` has one row an op (columns: queries/duckdb/diff.sql; times in ns), replaced pairs
-    first, then changed, shifted, added, removed and, last, the ops of the same calls.
-    ``warnings`` belong to the result: they are shown wherever it is.
+    first, then changed, shifted, added, removed and, last, the ops of the same calls. ``kernels``
+    has one row a kernel, copy or set (queries/duckdb/kernels.sql). ``within`` holds the limits of
+    time as they were asked for, and how steps were found on each side. ``warnings`` belong to the
+    result: they are shown wherever it is.
     """
 
     before: Side
@@ -74,6 +81,8 @@ class Diff:
     match: tuple[str, ...]
     maps: tuple[str, ...]
     table: pd.DataFrame
+    kernels: pd.DataFrame
+    within: dict[str, Any]
     warnings: tuple[str, ...] = field(default=())
 
     @property
@@ -86,6 +95,11 @@ class Diff:
         """The rows with as many calls as before and no large shift of time."""
         return self.table[self.table["status"] == "same"].reset_index(drop=True)
 
+    @property
+    def has_gpu(self) -> bool:
+        """Whether the GPU ran anything on either side."""
+        return any(side.totals.gpu.all.activities for side in (self.before, self.after))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, versioned by ``schema``; times in ns."""
         return {
@@ -94,10 +108,12 @@ class Diff:
             "under": list(self.under),
             "match": list(self.match),
             "maps": list(self.maps),
+            "within": self.within,
             "before": _side_dict(self.before),
             "after": _side_dict(self.after),
             "warnings": list(self.warnings),
             "rows": records(self.table),
+            "kernels": records(self.kernels),
         }
 
     def to_markdown(self, *, show_all: bool = False) -> str:
@@ -114,6 +130,32 @@ class Diff:
         return to_html(diff_report(self))
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The part of one trace that is compared, and its tables."""
+
+    trace: Trace
+    under: Patterns
+    windows: Windows | None
+    ops: pd.DataFrame
+    kernels: pd.DataFrame
+    totals: ScopeTotals
+
+    @classmethod
+    def read(cls, trace: Trace, under: Patterns, windows: Windows | None) -> _Part:
+        """Rows that have no calls are left out: the totals tell the GPU time that they hold."""
+        ops = trace.ops(under=under, windows=windows)
+        kernels = trace.kernels(under=under, windows=windows)
+        return cls(
+            trace,
+            under,
+            windows,
+            ops[ops["calls"] > 0],
+            kernels[kernels["category"] != ""],
+            scope_totals(trace, under, ops, windows),
+        )
+
+
 def diff(
     before: Trace,
     after: Trace,
@@ -121,33 +163,44 @@ def diff(
     under: Patterns = None,
     match: Patterns = None,
     maps: Sequence[str] = (),
+    steps: str | None = None,
+    skip_first: bool = False,
+    window: str | None = None,
 ) -> Diff:
     """Compare two open traces.
 
     ``under`` limits both sides to what is below matching slices, ``match`` keeps only ops that
     match on either side, each of ``maps`` (``OLD=>NEW``, two patterns) puts a replaced op and its
-    replacement on one row. Raises PatternError where a pattern matches nothing.
+    replacement on one row. ``steps``, ``skip_first`` and ``window`` limit the time on both sides,
+    see :meth:`Trace.windows`. Raises PatternError where a pattern matches nothing.
     """
     pairs = [parse_map(text) for text in maps]
-    sides = [_read_side(trace, under) for trace in (before, after)]
-    (before_ops, before_totals), (after_ops, after_totals) = sides
-    scope_time = max(before_totals.total, after_totals.total)
-    table = _join(before_ops, after_ops, scope_time)
+    time = {"steps": steps, "skip_first": skip_first, "window": window}
+    one, other = _read_part(before, under, time), _read_part(after, under, time)
+    table = _join("diff", "ops", one, other, max(one.totals.total, other.totals.total))
     for old, new in pairs:
-        table = _map(table, before, after, under, old, new)
+        table = _map(table, one, other, old, new)
     if match is not None:
         names = {*before.names, *after.names}
         table = _keep_matching(table, matching_names(_patterns(match), names))
         if table.empty:
             raise not_under_scope(match)
     return Diff(
-        before=Side(before.path, before_totals),
-        after=Side(after.path, after_totals),
+        before=Side(before.path, one.totals),
+        after=Side(after.path, other.totals),
         under=_patterns(under),
         match=_patterns(match),
         maps=tuple(maps),
         table=table,
-        warnings=tuple(_warnings(before, after, before_totals, after_totals)),
+        kernels=_join(
+            "kernels",
+            "kernels",
+            one,
+            other,
+            max(one.totals.gpu.under.total, other.totals.gpu.under.total),
+        ),
+        within=_limits(one, other, time),
+        warnings=tuple(_warnings(one, other)),
     )
 
 
@@ -170,29 +223,42 @@ def _patterns(patterns: Patterns) -> tuple[str, ...]:
     return (patterns,) if isinstance(patterns, str) else tuple(patterns or ())
 
 
-def _read_side(trace: Trace, under: Patterns) -> tuple[pd.DataFrame, ScopeTotals]:
+def _read_part(trace: Trace, under: Patterns, time: dict[str, Any]) -> _Part:
+    """One side; an error says of which file it speaks."""
     try:
-        ops = trace.ops(under=under)
-        return ops, scope_totals(trace, under, ops)
+        return _Part.read(trace, under, trace.windows(**time))
     except PatternError as error:
         raise PatternError(f"{trace.path}: {error.message}", hint=error.hint) from error
+    except UsageError as error:
+        raise UsageError(f"{trace.path}: {error.message}", hint=error.hint) from error
 
 
-def scope_totals(trace: Trace, under: Patterns, ops: pd.DataFrame) -> ScopeTotals:
+def _limits(before: _Part, after: _Part, time: dict[str, Any]) -> dict[str, Any]:
+    by_steps = time["steps"] is not None or time["skip_first"]
+    sources = [part.trace.step_source if by_steps else None for part in (before, after)]
+    return {**time, "steps_before": sources[0], "steps_after": sources[1]}
+
+
+def scope_totals(
+    trace: Trace, under: Patterns, ops: pd.DataFrame, windows: Windows | None = None
+) -> ScopeTotals:
     """The totals of a trace's scopes, given all the ops under them."""
+    gpu = trace.gpu_account(under, windows=windows)
     if not _patterns(under):
-        return ScopeTotals(0, int(ops["self"].sum()), 0)
-    scopes = trace.scopes(under)
-    return ScopeTotals(len(scopes), int(scopes["dur"].sum()), int(scopes["self"].sum()))
+        return ScopeTotals(0, int(ops["self"].sum()), 0, gpu)
+    scopes = trace.scope_calls(under, windows=windows)
+    return ScopeTotals(len(scopes), int(scopes["dur"].sum()), int(scopes["self"].sum()), gpu)
 
 
-def _join(before: pd.DataFrame, after: pd.DataFrame, scope_time: int) -> pd.DataFrame:
+def _join(query: str, tables: str, before: _Part, after: _Part, whole: int) -> pd.DataFrame:
+    """The rows of both sides; ``whole`` (ns) is what a shift is measured against."""
     parameters = {
-        "small": max(1, round(scope_time * SHIFT_SHARE)),
-        "large": max(1, round(scope_time * LARGE_SHARE)),
+        "small": max(1, round(whole * SHIFT_SHARE)),
+        "large": max(1, round(whole * LARGE_SHARE)),
         "factor": SHIFT_FACTOR,
     }
-    return _whole_numbers(_duckdb("diff", parameters, before=before, after=after))
+    sides = {"before": getattr(before, tables), "after": getattr(after, tables)}
+    return _whole_numbers(_duckdb(query, parameters, **sides))
 
 
 def _duckdb(name: str, parameters: dict[str, Any], **tables: pd.DataFrame) -> pd.DataFrame:
@@ -202,13 +268,14 @@ def _duckdb(name: str, parameters: dict[str, Any], **tables: pd.DataFrame) -> pd
     with duckdb.connect(":memory:") as connection:
         for table_name, table in tables.items():
             connection.register(table_name, table)
+        connection.execute(duckdb_query("status"))
         return connection.execute(duckdb_query(name), parameters).df()
 
 
 def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """Give counts and times back their integer type, which an absent side has cost them."""
     fractional = ("ratio", "average_before", "average_after")
-    texts = ("status", "op", "replaced_by", "category")
+    texts = ("status", "op", "replaced_by", "kernel", "category", "ops_before", "ops_after")
     types = {name: "Int64" for name in table.columns if name not in (*fractional, *texts)}
     return table.astype(types)
 
@@ -216,9 +283,7 @@ def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
 # Replaced pairs ---------------------------------------------------------------------------
 
 
-def _map(
-    table: pd.DataFrame, before: Trace, after: Trace, under: Patterns, old: str, new: str
-) -> pd.DataFrame:
+def _map(table: pd.DataFrame, before: _Part, after: _Part, old: str, new: str) -> pd.DataFrame:
     """Put the ops of ``old`` and of ``new`` on one row, and take their own rows away.
 
     Ops on one side only are meant first: ``flatten`` is the new call, not the flattening that both
@@ -227,20 +292,19 @@ def _map(
     """
     import pandas as pd
 
-    gone = _chosen_ops(table, before, old, "removed")
-    come = _chosen_ops(table, after, new, "added")
-    ops = [*gone, *(op for op in come if op not in gone)]
-    parts = {side: _sum_calls(trace, ops, under) for side, trace in _sides(before, after)}
+    gone = _chosen_ops(table, before.trace, old, "removed")
+    come = _chosen_ops(table, after.trace, new, "added")
+    ops = {*gone, *come}
+    sums = {
+        side: part.trace.sum_ops(ops, part.under, windows=part.windows)
+        for side, part in (("before", before), ("after", after))
+    }
     taken = table["op"].isin(ops) & (table["status"] != "replaced")
-    row = _pair_row(table[taken], gone, come, parts)
+    row = _pair_row(table[taken], gone, come, sums)
     pair = _whole_numbers(pd.DataFrame([row], columns=table.columns))
     rest = table[~taken]
     first = rest["status"] == "replaced"
     return pd.concat([rest[first], pair, rest[~first]], ignore_index=True)
-
-
-def _sides(before: Trace, after: Trace) -> tuple[tuple[str, Trace], tuple[str, Trace]]:
-    return ("before", before), ("after", after)
 
 
 def _chosen_ops(table: pd.DataFrame, trace: Trace, pattern: str, status: str) -> list[str]:
@@ -260,25 +324,18 @@ def _chosen_ops(table: pd.DataFrame, trace: Trace, pattern: str, status: str) ->
     return sorted(str(op) for op in chosen["op"])
 
 
-def _sum_calls(trace: Trace, ops: list[str], under: Patterns) -> dict[str, Any]:
-    """Outermost calls of some ops: number, total, average, min, max (ns)."""
-    table = _duckdb("matched", {}, calls=trace.calls_of_ops(ops, under))
-    return dict(zip(table.columns, table.iloc[0].tolist(), strict=True))
-
-
 def _pair_row(
-    rows: pd.DataFrame, gone: list[str], come: list[str], parts: dict[str, dict[str, Any]]
+    rows: pd.DataFrame, gone: list[str], come: list[str], sides: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """The row of a replacement, in place of the rows of its ops."""
     row: dict[str, Any] = {"status": "replaced", "op": _joint_name(gone)}
     row["replaced_by"] = _joint_name(come)
-    for side, sums in parts.items():
+    for side, sums in sides.items():
         row |= {f"{key}_{side}": value for key, value in sums.items()}
-        row[f"outermost_{side}"] = row[f"total_{side}"]
-        row[f"self_{side}"] = int(rows[f"self_{side}"].sum())
     row["category"] = rows.loc[rows["op"].isin(come), "category"].iloc[0]
     row["delta"] = row["total_after"] - row["total_before"]
     row["self_delta"] = row["self_after"] - row["self_before"]
+    row["gpu_delta"] = row["gpu_total_after"] - row["gpu_total_before"]
     row["ratio"] = row["total_before"] / row["total_after"] if row["total_after"] else None
     return row
 
@@ -301,16 +358,16 @@ def _keep_matching(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 # Warnings ---------------------------------------------------------------------------------
 
 
-def _warnings(
-    before: Trace, after: Trace, before_totals: ScopeTotals, after_totals: ScopeTotals
-) -> list[str]:
+def _warnings(before: _Part, after: _Part) -> list[str]:
     found = [ONE_CAPTURE]
-    if before_totals.scopes != after_totals.scopes:
+    numbers = before.totals.scopes, after.totals.scopes
+    if numbers[0] != numbers[1]:
         found.append(
-            f"The scopes differ in number ({before_totals.scopes} before, {after_totals.scopes} "
-            "after): totals compare different amounts of work."
+            f"The scopes differ in number ({numbers[0]} before, {numbers[1]} after): "
+            "totals compare different amounts of work."
         )
-    found += [f"{trace.path}: {text}" for trace in (before, after) for text in trace.doubts()]
+    for part in (before, after):
+        found += [f"{part.trace.path}: {text}" for text in part.trace.doubts()]
     return found
 
 
@@ -321,6 +378,7 @@ def _side_dict(side: Side) -> dict[str, Any]:
         "scopes": totals.scopes,
         "total": totals.total,
         "self": totals.self,
+        "gpu": dataclasses.asdict(totals.gpu),
     }
 
 

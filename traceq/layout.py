@@ -87,37 +87,6 @@ def number_densely(values: Ints) -> tuple[Ints, Ints]:
     return used, number_of[values]
 
 
-def nesting_ops(slices: Slices, layout: Layout, op: Ints) -> Ints:
-    """The ops of which some call has another call of the same op around it on its lane.
-
-    ``op`` gives each slice its op's number. Ops of slices on further lanes are among them as well:
-    what is around these is not all seen on their lane.
-    """
-    if not len(op):
-        return op
-    thread = slices.track * (int(layout.lane.max()) + 1) + layout.lane
-    group = number_densely(op * (int(thread.max()) + 1) + thread)[1][layout.order]
-    # Small numbers are sorted by radix, in a tenth of the time.
-    if group.max() < 2**16:
-        group = group.astype(np.uint16)
-    by_group = np.argsort(group, kind="stable")
-    chosen, group = layout.order[by_group], group[by_group].astype(np.int64)
-    ts = slices.ts[chosen]
-    end = ts + np.maximum(slices.dur[chosen], 1)  # one without length holds others of its time
-    # A running maximum that starts anew with each group: one look back is not enough, since the
-    # call before may be nested as well and already over.
-    base = int(ts.min())
-    ts, end = ts - base, end - base
-    span = int(end.max()) + 1
-    if int(group[-1] + 1) * span >= 2**62:
-        return np.unique(op)  # numbers too large for the trick: all may nest, which is only slower
-    latest = np.maximum.accumulate(end + group * span) - group * span
-    nested = (latest[:-1] > ts[1:]) & (np.diff(group) == 0)
-    if any(layout.lane[root] == 0 for root in layout.parent_override):
-        return np.unique(op)  # what hangs below such a slice cannot be told by its lane
-    return np.unique(np.concatenate((op[chosen[1:][nested]], op[layout.lane > 0])))
-
-
 # Lanes ------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from traceq.model import Field
+
 PACKAGE = "traceq"
 
 _STATEMENT = re.compile(
@@ -24,16 +26,6 @@ _STATEMENT = re.compile(
 )
 _FIELD = re.compile(r"(?P<doc>(?:\s*--[^\n]*\n)+)\s*(?P<name>\w+) (?P<type>[A-Z]+)")
 _UNIT = re.compile(r"^\((?P<unit>\w+)\) ")
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A column or parameter: SQL type, unit (empty: none) and meaning."""
-
-    name: str
-    type: str
-    unit: str
-    doc: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +54,16 @@ def modules() -> Mapping[str, str]:
     return {
         f"{PACKAGE}.{item.name.removesuffix('.sql')}": item.read_text(encoding="utf-8")
         for item in sorted(query_folder().iterdir(), key=lambda item: item.name)
+        if item.name.endswith(".sql")
+    }
+
+
+def portable_modules() -> Mapping[str, str]:
+    """Modules that take the place of others on engines which lack what these need."""
+    folder = query_folder() / "portable"
+    return {
+        f"{PACKAGE}.{item.name.removesuffix('.sql')}": item.read_text(encoding="utf-8")
+        for item in folder.iterdir()
         if item.name.endswith(".sql")
     }
 
@@ -138,22 +140,13 @@ def quote(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def op_names_module(ops: Mapping[str, tuple[str, bool]]) -> str:
-    """The module ``traceq.op_names`` for one trace, from name to (op, whether it may nest)."""
+def op_names_module(ops: Mapping[str, str]) -> str:
+    """The module ``traceq.op_names`` for one trace, from name to op."""
+    head = "CREATE OR REPLACE PERFETTO TABLE traceq_op_names(\nname STRING, op STRING)\nAS\n"
     if not ops:
-        return (
-            "CREATE OR REPLACE PERFETTO TABLE traceq_op_names(\n"
-            "name STRING, op STRING, may_nest LONG)\nAS\n"
-            "SELECT '' AS name, '' AS op, 0 AS may_nest WHERE 0;"
-        )
-    rows = ",\n".join(
-        f"({quote(name)}, {quote(op)}, {int(nests)})" for name, (op, nests) in ops.items()
-    )
-    return (
-        "CREATE OR REPLACE PERFETTO TABLE traceq_op_names(\n"
-        "name STRING, op STRING, may_nest LONG)\nAS\n"
-        f"SELECT column1 AS name, column2 AS op, column3 AS may_nest FROM (VALUES {rows});"
-    )
+        return f"{head}SELECT '' AS name, '' AS op WHERE 0;"
+    rows = ",\n".join(f"({quote(name)}, {quote(op)})" for name, op in ops.items())
+    return f"{head}SELECT column1 AS name, column2 AS op FROM (VALUES {rows});"
 
 
 def as_markdown() -> str:

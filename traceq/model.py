@@ -22,6 +22,16 @@ UNKNOWN = "?"
 """Phase and category of an event that could not be read well enough to tell."""
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column or parameter: SQL type, unit (empty: none) and meaning."""
+
+    name: str
+    type: str
+    unit: str
+    doc: str
+
+
 class Track(NamedTuple):
     """A row of the trace as its writer named it: a thread of a process, or a stream of a GPU.
 
@@ -86,6 +96,32 @@ class Flows:
 
     def __len__(self) -> int:
         return len(self.ts)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceTable:
+    """The slices of a loaded trace as the engine holds them: row number = slice id.
+
+    ``ts`` and ``dur`` in ns; ``name`` and ``category`` index ``names`` and ``categories``;
+    ``parent`` is the id of the innermost slice around each one, -1 for none; ``adopted`` lists the
+    ids whose parent is on another lane, since the two overlap others without nesting.
+    """
+
+    ts: Ints
+    dur: Ints
+    name: Ints
+    category: Ints
+    parent: Ints
+    adopted: Ints
+    names: list[str]
+    categories: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    def of_category(self, *wanted: str) -> Bools:
+        """Marks the slices of some categories."""
+        return np.isin(np.array(self.categories, object), wanted)[self.category]
 
 
 class CounterSample(NamedTuple):

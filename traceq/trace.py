@@ -1,184 +1,46 @@
-"""A trace, opened: the way from a file to tables.
+"""A trace, opened: what it answers, as tables.
 
-``open_trace`` reads, lays out, re-encodes and loads; :class:`Trace` answers queries. Comparing two
-traces is left to ``diff``, showing them to ``report`` and ``render``.
+Opening one is left to ``loading``, comparing two to ``compare``, showing them to ``report`` and
+``render``.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
-import logging
-import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
-from traceq import fxt, library
-from traceq.engine import Engine, open_engine, open_remote
-from traceq.errors import EngineError, PatternError, UsageError
-from traceq.info import TraceInfo, describe
-from traceq.kineto import ArgSelection, read_trace
-from traceq.layout import Layout, arrange, nesting_ops, number_densely
-from traceq.model import Ledger, TraceData
+from traceq import library
+from traceq.calls import CALL_FIELDS, SCOPE_CALL_FIELDS, calls_table, scope_calls_table
+from traceq.calltree import Forest, plant
+from traceq.engine import Engine
+from traceq.errors import PatternError, UsageError
+from traceq.gpu import Activities, gpu_spans, join_activities, waits
+from traceq.info import TraceInfo
+from traceq.kernels import (
+    ACTIVITY_FIELDS,
+    KERNEL_FIELDS,
+    GpuAccount,
+    activities_table,
+    gpu_account,
+    kernels_table,
+)
+from traceq.model import Field, Ints, Ledger, SliceTable
 from traceq.names import fold_name, matching_names
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-RUNNING_PREFIX = "tp://"
-"""``tp://localhost:9001`` or ``tp://name``: the trace that a running trace_processor holds."""
-
-GPU_SIDE = " (on the GPU)"
-"""Ends the op of the GPU's copy of a label (gpu_user_annotation)."""
+from traceq.ops import GPU_SIDE, OP_FIELDS, ops_table, sum_ops
+from traceq.scopes import SCOPE_FIELDS, By, scopes_table
+from traceq.selection import Selection, Windows, span_of
+from traceq.steps import STEP_FIELDS, Steps, choose_windows, find_steps, steps_table
+from traceq.timeline import Timeline
+from traceq.timeline import timeline as tell_timeline
+from traceq.tree import TREE_FIELDS, tree_table
 
 Patterns = str | Sequence[str] | None
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done so far, in all; 0 where that is unknown)."""
-
-
-_LARGE_TRACE = 6_000_000
-"""Slices from which on the 32-bit engine (4 GB, about 430 bytes a slice) may not do."""
-
-_log = logging.getLogger("traceq")
-
-
-def open_trace(
-    path: str | Path,
-    *,
-    engine: str | None = None,
-    args: ArgSelection = "default",
-    timeout: float | None = None,
-    progress: Progress | None = None,
-    notify: Callable[[str], None] = _log.warning,
-) -> Trace:
-    """Open a trace file, ``-`` for standard input, or ``tp://…`` for a running engine's trace.
-
-    ``engine``: ``wasm`` (default), ``wasm64``, ``shell`` or ``shell:PATH``; ``args``: the
-    arguments of events to carry; ``timeout``: seconds that one query may take; ``progress`` is
-    called with (stage, done, in all), ``notify`` with a sentence where something takes long once.
-    Raises TraceReadError for what is no trace, EngineError where the engine cannot be had.
-
-    >>> with open_trace("sample_traces/flatten.json.gz") as trace:
-    ...     trace.ledger.total.read
-    46899
-    """
-    name = os.fsencode(path).decode("utf-8", "replace")
-    if name.startswith(RUNNING_PREFIX):
-        return _attach(name, timeout)
-    engine = _engine_name(engine)
-    data = read_trace(path, args=args, progress=_stage(progress, "reading"))
-    return _load(data, name, engine, timeout, progress, notify)
-
-
-def _engine_name(name: str | None) -> str | None:
-    """An engine to load a trace into; never one that runs already, whose trace would be lost."""
-    name = name or os.environ.get("TRACEQ_ENGINE") or None
-    if name is None or name in ("wasm", "wasm64", "shell") or name.startswith("shell:"):
-        return name
-    raise UsageError(
-        f"there is no engine {name!r}",
-        hint="Engines are wasm, wasm64, shell and shell:PATH; a running trace_processor's trace is "
-        f"opened as {RUNNING_PREFIX}{name}, in place of a file.",
-    )
-
-
-def _load(
-    data: TraceData,
-    path: str,
-    engine_name: str | None,
-    timeout: float | None,
-    progress: Progress | None,
-    notify: Callable[[str], None],
-) -> Trace:
-    layout = arrange(data)
-    info, ledger = describe(data, path), data.ledger
-    chunks = fxt.encode(data, layout)
-    modules = {
-        **library.modules(),
-        "traceq.op_names": library.op_names_module(_op_names(data, layout)),
-    }
-    slices = len(data.slices) + sum(event.role < 2 for event in data.asyncs)
-    del data, layout
-    _give_memory_back()
-    large = "wasm64" if slices > _LARGE_TRACE else None
-    engine = open_engine(engine_name or large, on_compile=notify)
-    try:
-        _fill(engine, chunks, _stage(progress, "loading"))
-        _prove(engine, slices)
-        engine.register_package(library.PACKAGE, modules)
-    except BaseException:
-        engine.close()
-        raise
-    return Trace(engine, path, timeout, info, ledger)
-
-
-def _give_memory_back() -> None:
-    """Return what the reader has freed to the system: the engine needs as much at once.
-
-    glibc keeps freed small blocks; on the large trace that is 195 MB of the peak.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
-
-
-def _attach(address: str, timeout: float | None) -> Trace:
-    """Use the trace that a running trace_processor holds; its file is never read."""
-    engine = open_remote(address.removeprefix(RUNNING_PREFIX))
-    names = engine.query("SELECT DISTINCT name FROM slice WHERE name IS NOT NULL").rows()
-    ops = {str(name): (fold_name(str(name)), True) for (name,) in names}
-    engine.register_package(
-        library.PACKAGE, {**library.modules(), "traceq.op_names": library.op_names_module(ops)}
-    )
-    return Trace(engine, address, timeout, None, None)
-
-
-def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
-
-
-def _fill(engine: Engine, chunks: list[bytes], progress: Callable[[int, int], None] | None) -> None:
-    total, done = sum(map(len, chunks)), 0
-
-    def report(size: int) -> None:
-        nonlocal done
-        done += size
-        if progress is not None:
-            progress(done, total)
-
-    engine.load(chunks, progress=report)
-
-
-def _prove(engine: Engine, slices: int) -> None:
-    """The importer skips what it cannot take without a word: count what has arrived."""
-    loaded = engine.query("SELECT COUNT(*) FROM slice").rows()[0][0]
-    complaints = engine.health()
-    if loaded != slices or complaints:
-        detail = "".join(f", {name}: {value}" for name, value in complaints)
-        raise EngineError(
-            f"the engine holds {loaded} of {slices} slices{detail}",
-            hint="This is a defect of traceq: please report it, with the trace if you can.",
-        )
-
-
-def _op_names(data: TraceData, layout: Layout) -> dict[str, tuple[str, bool]]:
-    """Each slice name's op, and whether calls of that op nest anywhere in the trace."""
-    used, name_of_slice = number_densely(data.slices.name)
-    names = [data.strings[index] for index in used.tolist()]
-    ops = [fold_name(name) for name in names]
-    number = {op: index for index, op in enumerate(dict.fromkeys(ops))}
-    op_of_name = np.array([number[op] for op in ops], np.int64)
-    nesting = set(nesting_ops(data.slices, layout, op_of_name[name_of_slice]).tolist())
-    asynchronous = {event.name: (fold_name(event.name), True) for event in data.asyncs}
-    return asynchronous | {
-        name: (op, number[op] in nesting) for name, op in zip(names, ops, strict=True)
-    }
 
 
 def _unread(address: str) -> UsageError:
@@ -203,8 +65,10 @@ class Trace:
         timeout: float | None,
         info: TraceInfo | None,
         ledger: Ledger | None,
+        columns: SliceTable | None,
     ) -> None:
         self._engine = engine
+        self._columns = columns
         self._timeout = timeout
         self._info = info
         self._ledger = ledger
@@ -245,8 +109,7 @@ class Trace:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """All distinct slice names, sorted."""
-        table = self._engine.query("SELECT DISTINCT name FROM slice ORDER BY name")
-        return tuple(str(name) for (name,) in table.rows())
+        return tuple(sorted((self._columns or self.slices).names))
 
     def sql(self, query: str, *, timeout: float | None = None) -> pd.DataFrame:
         """Run PerfettoSQL; the result of its last statement, as a data frame.
@@ -258,17 +121,96 @@ class Trace:
             query, timeout=self._timeout if timeout is None else timeout
         ).to_pandas()
 
-    def scopes(self, under: Patterns) -> pd.DataFrame:
-        """The outermost slices that match; one row each, see ``traceq_scopes``."""
-        return self._call("traceq_scopes", self._selection(under))
+    @cached_property
+    def slices(self) -> SliceTable:
+        """All slices as arrays, by slice id; made at first use."""
+        ids = self._engine.query("SELECT COALESCE(parent_id, -1) AS parent_id FROM slice")
+        parent = _integers(ids.to_pandas()["parent_id"]).copy()
+        # Not traceq_adopted: what that module adds for SQL grows with the depth of the nesting.
+        adopted = self.sql(
+            "SELECT id, EXTRACT_ARG(arg_set_id, 'traceq.parent') AS parent_id FROM slice "
+            "WHERE (SELECT COUNT(*) FROM args WHERE flat_key = 'traceq.parent') > 0 "
+            "AND arg_set_id IS NOT NULL AND EXTRACT_ARG(arg_set_id, 'traceq.parent') IS NOT NULL"
+        )
+        parent[adopted["id"].to_numpy(np.int64)] = adopted["parent_id"].to_numpy(np.int64)
+        columns = self._columns or self._read_columns()
+        return replace(columns, parent=parent, adopted=_integers(adopted["id"]))
 
-    def ops(self, under: Patterns = None, match: Patterns = None) -> pd.DataFrame:
-        """Calls and durations per op under a scope, or of the whole trace; see ``traceq_ops``.
+    def _read_columns(self) -> SliceTable:
+        """The slices from the engine, where the file's own columns are not at hand."""
+        table = self.sql(
+            "SELECT ts, dur, COALESCE(name, '') AS name, COALESCE(category, '') AS category "
+            "FROM slice ORDER BY id"
+        )
+        name, names = _factorize(table["name"])
+        category, categories = _factorize(table["category"])
+        return SliceTable(
+            ts=_integers(table["ts"]),
+            dur=_integers(table["dur"]),
+            name=name,
+            category=category,
+            parent=np.zeros(0, np.int64),
+            adopted=np.zeros(0, np.int64),
+            names=names,
+            categories=categories,
+        )
 
-        ``match`` keeps the ops of which a name matches. Raises PatternError where a pattern
-        matches nothing.
+    @cached_property
+    def gpu(self) -> Activities:
+        """All GPU activities, with what launched them; made at first use."""
+        # Not the names: those of kernels are long, and 65,000 of them take as long as all the rest.
+        found = self.sql(
+            "INCLUDE PERFETTO MODULE traceq.activities; SELECT id, COALESCE(device, -1) AS device, "
+            "COALESCE(stream, -1) AS stream, COALESCE(launch_id, -1) AS launch_id "
+            "FROM traceq_activities"
+        )
+        links = self._read("traceq_backward")
+        return join_activities(
+            self.slices,
+            *(_integers(found[name]) for name in ("id", "launch_id", "device", "stream")),
+            links=(_integers(links["id"]), _integers(links["forward_id"])),
+        )
+
+    @cached_property
+    def _fold(self) -> list[str]:
+        """The op of each name in ``slices.names``."""
+        return [fold_name(name) for name in self.slices.names]
+
+    @cached_property
+    def _forest(self) -> Forest:
+        return plant(self.slices, np.ones(len(self.slices), np.bool_))
+
+    @cached_property
+    def _steps(self) -> Steps:
+        return find_steps(self.slices)
+
+    def scope_calls(self, under: Patterns, *, windows: Windows | None = None) -> pd.DataFrame:
+        """The outermost slices that match; columns: ``traceq.calls.SCOPE_CALL_FIELDS``."""
+        table = scope_calls_table(self.slices, self._select(under, windows))
+        return _documented(table, SCOPE_CALL_FIELDS)
+
+    def windows(
+        self, *, steps: str | None = None, skip_first: bool = False, window: str | None = None
+    ) -> Windows | None:
+        """The spans of time that a table is to be limited to; None for all time.
+
+        ``steps`` is ``"2:5"`` (numbers of :meth:`steps`, the last left out), ``skip_first`` leaves
+        the first step out, ``window`` is ``"1.2s:3.4s"``, counted from the trace's start. Raises
+        UsageError where there is no such step or time.
         """
-        table = self._call("traceq_ops", self._selection(under))
+        return choose_windows(self._steps, self.slices, steps, skip_first, window)
+
+    def ops(
+        self, under: Patterns = None, match: Patterns = None, *, windows: Windows | None = None
+    ) -> pd.DataFrame:
+        """Calls, CPU time and GPU time per op under a scope, or of the whole trace.
+
+        Columns: ``traceq.ops.OP_FIELDS``. ``match`` keeps the ops of which a name matches;
+        ``windows`` comes from :meth:`windows`. Raises PatternError where a pattern matches nothing.
+        """
+        selection = self._select(under, windows)
+        table = ops_table(self.slices, self._forest, self._fold, self.gpu, selection)
+        table = _documented(table, OP_FIELDS)
         if match is None:
             return table
         chosen = {fold_name(name) for name in self.resolve(match)}
@@ -276,17 +218,95 @@ class Trace:
         found = table[table["op"].isin(chosen)]
         if found.empty:
             raise not_under_scope(match)
-        return _with_fields(found, table)
+        return _documented(found.reset_index(drop=True), OP_FIELDS)
 
-    def calls(self, match: Patterns, under: Patterns = None) -> pd.DataFrame:
-        """Every call of the ops that match, with its scope and step; see ``traceq_calls``."""
-        return self._call("traceq_calls", self._selection(match), self._selection(under))
+    def kernels(
+        self, under: Patterns = None, *, full_names: bool = False, windows: Windows | None = None
+    ) -> pd.DataFrame:
+        """What the GPU ran, one row a kernel, copy or set.
 
-    def calls_of_ops(self, ops: Sequence[str], under: Patterns = None) -> pd.DataFrame:
-        """As :meth:`calls`, for ops by their exact folded names."""
-        chosen = set(ops)
-        names = [name for name in self.names if fold_name(name) in chosen]
-        return self._call("traceq_calls", _literal(names), self._selection(under))
+        Columns: ``traceq.kernels.KERNEL_FIELDS``; ``full_names`` keeps template arguments apart.
+        """
+        table = kernels_table(
+            self.slices, self._fold, self.gpu, self._select(under, windows), full_names=full_names
+        )
+        return _documented(table, KERNEL_FIELDS)
+
+    def activities(self, under: Patterns = None, *, windows: Windows | None = None) -> pd.DataFrame:
+        """Every GPU activity, with scope, op, delay and stream.
+
+        Columns: ``traceq.kernels.ACTIVITY_FIELDS``.
+        """
+        selection = self._select(under, windows)
+        table = activities_table(self.slices, self._fold, self.gpu, selection)
+        return _documented(table, ACTIVITY_FIELDS)
+
+    def scopes(
+        self, under: Patterns = None, by: By = "class", *, windows: Windows | None = None
+    ) -> pd.DataFrame:
+        """Modules and labels, one row a class, instance or layer: CPU and GPU time.
+
+        Columns: ``traceq.scopes.SCOPE_FIELDS``.
+        """
+        table = scopes_table(self.slices, self.gpu, self._select(under, windows), by)
+        return _documented(table, SCOPE_FIELDS)
+
+    def tree(
+        self, under: Patterns = None, *, functions: bool = False, windows: Windows | None = None
+    ) -> pd.DataFrame:
+        """The merged call tree: modules, ops, kernels. Columns: ``traceq.tree.TREE_FIELDS``.
+
+        ``functions`` adds Python functions.
+        """
+        selection = self._select(under, windows)
+        table = tree_table(self.slices, self._fold, self.gpu, selection, functions=functions)
+        return _documented(table, TREE_FIELDS)
+
+    def steps(self) -> pd.DataFrame:
+        """The steps of the capture. Columns: ``traceq.steps.STEP_FIELDS``.
+
+        ``df.attrs["source"]`` says how they were found.
+        """
+        embeddings = self._read("traceq_embeddings")
+        table = steps_table(self.slices, self.gpu, self._steps, embeddings)
+        table.attrs["source"] = self._steps.source
+        return _documented(table, STEP_FIELDS)
+
+    @property
+    def step_source(self) -> str:
+        """How the steps were found, in words; empty where there are none."""
+        return self._steps.source
+
+    def timeline(self, *, windows: Windows | None = None) -> Timeline:
+        """What the GPUs did over the trace, or from the first to the last of the windows."""
+        start, end = span_of(self.slices) if windows is None else windows.span
+        return tell_timeline(gpu_spans(self.slices, self.gpu), waits(self.slices), start, end)
+
+    def _select(self, under: Patterns, windows: Windows | None) -> Selection:
+        names = None if _is_nothing(under) else self.resolve(under)
+        return Selection.of_names(self.slices, names, windows)
+
+    def calls(
+        self, match: Patterns, under: Patterns = None, *, windows: Windows | None = None
+    ) -> pd.DataFrame:
+        """Every call of the ops that match, with its scope and step.
+
+        Columns: ``traceq.calls.CALL_FIELDS``. Raises PatternError where a pattern matches nothing.
+        """
+        selection = self._select(under, windows)
+        table = calls_table(self.slices, self._fold, self._steps, selection, self.resolve(match))
+        return _documented(table, CALL_FIELDS)
+
+    def sum_ops(
+        self, ops: Collection[str], under: Patterns = None, *, windows: Windows | None = None
+    ) -> dict[str, Any]:
+        """Some ops, by their exact names, as one: see ``traceq.ops.sum_ops``."""
+        selection = self._select(under, windows)
+        return sum_ops(self.slices, self._forest, self._fold, self.gpu, selection, ops)
+
+    def gpu_account(self, under: Patterns = None, *, windows: Windows | None = None) -> GpuAccount:
+        """Where the GPU work belongs: to the scopes, outside of them, or to no known launch."""
+        return gpu_account(self.slices, self.gpu, self._select(under, windows))
 
     def doubts(self) -> list[str]:
         """Sentences on what of the file is missing here; empty where all is well."""
@@ -300,29 +320,26 @@ class Trace:
 
     def modules(self) -> pd.DataFrame:
         """One row per nn.Module class: instances, calls, total (ns); most time first."""
-        return self._call("traceq_modules")
-
-    def kernels(self, under: Patterns = None) -> pd.DataFrame:
-        """Kernels, copies and sets launched under a scope, or all; see ``traceq_kernels``."""
-        return self._call("traceq_kernels", self._selection(under))
+        return self._read("traceq_modules")
 
     def resolve(self, patterns: Patterns) -> list[str]:
         """The slice names that patterns match. Raises PatternError naming the nearest."""
         chosen = [patterns] if isinstance(patterns, str) else list(patterns or ())
         return matching_names(chosen, self.names)
 
-    def _selection(self, patterns: Patterns) -> str:
-        """Patterns as the SQL literal that the package's functions take."""
-        if patterns is None or (not isinstance(patterns, str) and not patterns):
-            return "NULL"
-        return _literal(self.resolve(patterns))
+    def _read(self, name: str) -> pd.DataFrame:
+        """A public table of the package."""
+        query = library.query_named(name)
+        table = self.sql(f"INCLUDE PERFETTO MODULE {query.module}; SELECT * FROM {name}")
+        return _documented(table, query.columns)
 
-    def _call(self, function: str, *arguments: str) -> pd.DataFrame:
-        query = library.query_named(function)
-        call = f"({', '.join(arguments)})" if arguments else ""
-        table = self.sql(f"INCLUDE PERFETTO MODULE {query.module}; SELECT * FROM {function}{call}")
-        table.attrs["fields"] = query.columns
-        return table
+
+def _is_nothing(patterns: Patterns) -> bool:
+    return patterns is None or (not isinstance(patterns, str) and not patterns)
+
+
+def _integers(column: pd.Series[Any]) -> Ints:
+    return column.to_numpy(np.int64)
 
 
 def not_under_scope(match: Patterns) -> PatternError:
@@ -334,13 +351,12 @@ def not_under_scope(match: Patterns) -> PatternError:
     )
 
 
-def _with_fields(part: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
-    part = part.reset_index(drop=True)
-    part.attrs.update(whole.attrs)
-    return part
+def _documented(table: pd.DataFrame, fields: Sequence[Field]) -> pd.DataFrame:
+    """Let a table carry the meaning and unit of its columns."""
+    table.attrs["fields"] = tuple(fields)
+    return table
 
 
-def _literal(names: Sequence[str]) -> str:
-    """Names as the JSON array, in an SQL literal, that the package's functions take."""
-    # In ASCII, since the engine takes a no-break space in SQL for a common one.
-    return library.quote(json.dumps(names))
+def _factorize(column: pd.Series[Any]) -> tuple[Ints, list[str]]:
+    code, values = pd.factorize(column)
+    return code.astype(np.int64), [str(value) for value in values]

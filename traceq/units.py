@@ -55,6 +55,26 @@ def ratio(value: float | None) -> str:
     return f"{value:,.2f}x" if value >= 0.01 else f"{value:.1g}x"
 
 
+def percent(part: float | None) -> str:
+    """A part of a whole; one that is not nothing is never shown as such.
+
+    >>> percent(0.42968), percent(0.0002), percent(0.0)
+    ('43.0%', '<0.1%', '0.0%')
+    """
+    if part is None:
+        return NOTHING
+    return "<0.1%" if 0 < part < 0.0005 else f"{part * 100:,.1f}%"
+
+
+def decimal(number: float | None) -> str:
+    """A number with one place.
+
+    >>> decimal(3.7), decimal(1080)
+    ('3.7', '1,080.0')
+    """
+    return NOTHING if number is None else f"{number:,.1f}"
+
+
 def duration(ns: int) -> str:
     """A span of time in the unit that suits its size.
 

@@ -1,22 +1,9 @@
 -- Joins the op tables of two traces into one row per op.
 --
--- Tables: before, after: results of traceq_ops(). An op with as many calls as before is shifted
--- where its total moved by $large ns, or by $small ns with its average call moved by $factor.
--- Times are ns; delta is after less before, with an absent side counted as 0.
+-- Tables: before, after: results of Trace.ops() without the rows that have no calls. Parameters: see
+-- status.sql. Times are ns; deltas are after less before, with an absent side counted as 0.
 SELECT
-  CASE
-    WHEN b.op IS NULL THEN 'added'
-    WHEN a.op IS NULL THEN 'removed'
-    WHEN a.calls != b.calls THEN 'changed'
-    WHEN
-      abs(a.total - b.total) >= $large
-      OR (
-        abs(a.total - b.total) >= $small
-        AND greatest(a.average, b.average) > $factor * least(a.average, b.average)
-      )
-      THEN 'shifted'
-    ELSE 'same'
-  END AS status,
+  row_status(b.calls, a.calls, b.total, a.total, $small, $large, $factor) AS status,
   coalesce(b.op, a.op) AS op,
   NULL::VARCHAR AS replaced_by,
   coalesce(b.category, a.category) AS category,
@@ -36,10 +23,18 @@ SELECT
   a.self AS self_after,
   coalesce(a.self, 0) - coalesce(b.self, 0) AS self_delta,
   b.outermost AS outermost_before,
-  a.outermost AS outermost_after
+  a.outermost AS outermost_after,
+  b.gpu_total AS gpu_total_before,
+  a.gpu_total AS gpu_total_after,
+  coalesce(a.gpu_total, 0) - coalesce(b.gpu_total, 0) AS gpu_delta,
+  b.gpu_self AS gpu_self_before,
+  a.gpu_self AS gpu_self_after,
+  b.gpu_busy AS gpu_busy_before,
+  a.gpu_busy AS gpu_busy_after,
+  b.launches AS launches_before,
+  a.launches AS launches_after,
+  b.activities AS activities_before,
+  a.activities AS activities_after
 FROM before AS b
 FULL OUTER JOIN after AS a ON a.op = b.op
-ORDER BY
-  list_position(['changed', 'shifted', 'added', 'removed', 'same'], status),
-  abs(delta) DESC,
-  coalesce(b.op, a.op);
+ORDER BY status_rank(status), abs(delta) DESC, coalesce(b.op, a.op);

@@ -1,32 +1,40 @@
-"""``python -m tests.bench load [TRACE]``: costs as ratios, measured in one run.
+"""``python -m tests.bench load|query [TRACE]``: costs, measured in one run.
 
-Each figure comes from processes of its own, the two ways in turn, after one uncounted run that
-fills the caches of files and of the compiled engine.
+``load``: opening a trace against feeding the engine its JSON. Each figure comes from processes of
+its own, the two ways in turn, after one uncounted run that fills the caches of files and of the
+compiled engine. ``query``: every table over an open trace, beside the plain ways to the same rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+import traceq
+
 LARGE = "gdn-h200-large/einops.json.gz"
 LIMIT_CPU, LIMIT_MEMORY = 0.45, 1.0
+LIMIT_QUERY = 1.0
+"""Seconds of CPU that one table may take, those that it is built on being there."""
 
 
 def main() -> int:
     """Run a benchmark; the exit code tells whether it kept its promise."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("what", choices=["load"])
+    parser.add_argument("what", choices=["load", "query"])
     parser.add_argument("trace", nargs="?", default=str(_corpus() / LARGE))
     parser.add_argument("--runs", type=int, default=3, help="counted runs of each way")
     options = parser.parse_args()
     if not Path(options.trace).exists():
         parser.error(f"{options.trace}: no such file; name a trace")
+    if options.what == "query":
+        return bench_query(options.trace)
     return bench_load(options.trace, options.runs)
 
 
@@ -56,6 +64,29 @@ def bench_load(trace: str, runs: int) -> int:
     print(f"answers: {'equal' if len(answers) == 1 else 'DIFFERENT'}: {' / '.join(answers)}")
     kept = all(ours[key] <= limit * theirs[key] for key, limit in limits.items())
     return 0 if kept and len(answers) == 1 else 1
+
+
+def bench_query(path: str) -> int:
+    """Every table over an open trace; the plain ways to the same rows beside them."""
+    from tests.bench.query import PATIENCE, plain_ways, python_tables, sql_tables
+
+    with traceq.open(path) as trace:
+        sql = sql_tables(trace)
+    with traceq.open(path) as trace:
+        python, plain = python_tables(trace), plain_ways(trace)
+    print(f"{path}: seconds of CPU for each table, in one run; limit {LIMIT_QUERY} for its own")
+    print(f"{'':50}{'own':>8}{'in all':>8}")
+    for name, (own, together) in sql.items():
+        print(f"{name:50}{own:8.2f}{together:8.2f}")
+    for name, own in python.items():
+        print(f"{name:50}{own:8.2f}")
+    print("without traceq's tables:")
+    for name, own in plain.items():
+        print(f"{name:50}{f'over {PATIENCE:.0f}' if own == math.inf else f'{own:.2f}':>8}")
+    slow = [name for name, (own, _) in sql.items() if own > LIMIT_QUERY]
+    slow += [name for name, own in python.items() if own > LIMIT_QUERY]
+    print(f"over the limit: {', '.join(slow) or 'none'}")
+    return 1 if slow else 0
 
 
 def _measure(way: str, trace: str) -> dict[str, float]:

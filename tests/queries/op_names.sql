@@ -1,2 +1,2 @@
 INCLUDE PERFETTO MODULE traceq.op_names;
-SELECT name, op, may_nest FROM traceq_op_names ORDER BY name;
+SELECT name, op FROM traceq_op_names ORDER BY name;

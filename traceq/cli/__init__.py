@@ -18,7 +18,12 @@ from traceq.units import printable
 INTERRUPTED = 130
 _COMMANDS = {
     "info": "What was captured, and what became of every event.",
-    "ops": "Calls and durations per op.",
+    "ops": "Calls, CPU and GPU time per op.",
+    "kernels": "What the GPU ran, and which ops launched it.",
+    "scopes": "Calls, CPU and GPU time per module or label.",
+    "tree": "The call tree: modules, ops and their kernels.",
+    "steps": "The steps of the capture.",
+    "timeline": "What the GPUs did over time, and why they were idle.",
     "diff": "Compare two traces op by op.",
     "sql": "Run PerfettoSQL over a trace.",
     "queries": "The tables and functions that traceq adds to PerfettoSQL.",

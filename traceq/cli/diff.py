@@ -31,6 +31,7 @@ from traceq.report import diff_report
     help="Put an op of BEFORE and what replaced it in AFTER on one line (patterns as for --under).",
 )
 @click.option("--all", "show_all", is_flag=True, help="Show the ops with the same calls as well.")
+@options.within
 @options.limit
 @options.output("table", "markdown", "json", "csv")
 @options.opening
@@ -41,22 +42,24 @@ def command(
     match: tuple[str, ...],
     maps: tuple[str, ...],
     show_all: bool,
+    within: dict[str, Any],
     limit: int | None,
     format_: str,
     output: str | None,
     **opening: Any,
 ) -> None:
-    """Compare the ops of two traces: calls, total, average, min and max, before and after.
+    """Compare the ops of two traces, and their kernels: calls and times, before and after.
 
     Replaced pairs come first, then ops with other calls, those whose time shifted much, added ones
-    and removed ones. JSON holds all ops; CSV those shown in the table, or all with --all.
+    and removed ones. JSON holds all ops and kernels; CSV the ops shown in the table, or all with
+    --all.
     """
     for text in maps:
         parse_map(text)  # before two traces are opened for nothing
     if before == after == "-":
         raise UsageError("standard input holds one trace, not two", hint="Name one of the files.")
     with opened(before, **opening) as old, opened(after, **opening) as new:
-        result = diff(old, new, under=under, match=match or None, maps=maps)
+        result = diff(old, new, under=under, match=match or None, maps=maps, **within)
     write(_format(result, show_all, limit, format_, output), output)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import click
 
 from traceq.kineto import ArgSelection
-from traceq.trace import Progress, Trace, open_trace
+from traceq.loading import Progress, open_trace
+from traceq.trace import Trace
 
 
 @contextlib.contextmanager

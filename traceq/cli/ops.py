@@ -1,4 +1,4 @@
-"""``traceq ops``: calls and durations per op."""
+"""``traceq ops``: calls, CPU time and GPU time per op."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import records_to_csv, render, to_json, write
-from traceq.compare import records, scope_totals
-from traceq.report import SORT_KEYS, ops_report, sorted_ops
+from traceq.cli.part import read_limits, read_part
+from traceq.report import SORT_KEYS, cut, ops_report, sorted_ops
 from traceq.trace import Trace
 
 SCHEMA_VERSION = 1
@@ -28,8 +28,10 @@ SCHEMA_VERSION = 1
     type=click.Choice(SORT_KEYS),
     default="total",
     show_default=True,
-    help="Column to sort by, largest first (op: by name).",
+    metavar="COLUMN",
+    help=f"Sort by {', '.join(SORT_KEYS)}; largest first, op by name.",
 )
+@options.within
 @options.limit
 @options.output("table", "markdown", "json", "csv")
 @options.opening
@@ -38,17 +40,19 @@ def command(
     under: tuple[str, ...],
     match: tuple[str, ...],
     sort: str,
+    within: dict[str, Any],
     limit: int | None,
     format_: str,
     output: str | None,
     **opening: Any,
 ) -> None:
-    """Calls and durations of each op of TRACE, or of those under a scope.
+    """Calls, CPU and GPU time of each op of TRACE, or of those under a scope.
 
     Names that differ in addresses, line numbers or instance numbers alone are one op.
     """
     with opened(trace, **opening) as source:
-        write(_result(source, under, match, sort, limit, format_, output), output)
+        rows = options.rows_to_show(limit, format_)
+        write(_result(source, under, match, sort, within, rows, format_, output), output)
 
 
 def _result(
@@ -56,32 +60,26 @@ def _result(
     under: tuple[str, ...],
     match: tuple[str, ...],
     sort: str,
+    within: dict[str, Any],
     limit: int | None,
     format_: str,
     path: str | None,
 ) -> str:
-    ops = trace.ops(under=under, match=match or None)
-    rows = options.rows_to_show(limit, format_)
-    shown = sorted_ops(ops, sort).head(len(ops) if rows is None else rows)
+    limits = read_limits(trace, within)
+    ops = trace.ops(under=under, match=match or None, windows=limits.windows)
     if format_ == "csv":
-        return records_to_csv(records(shown), list(ops.columns))
-    scopes = scope_totals(trace, under, ops) if under else None
+        return records_to_csv(cut(sorted_ops(ops, sort), "op", limit).plain, list(ops.columns))
+    part = read_part(trace, under, limits)
     if format_ == "json":
         return to_json(
             {
                 "schema": SCHEMA_VERSION,
                 "kind": "ops",
-                "path": trace.path,
-                "under": list(under),
+                **part.as_dict(),
                 "match": list(match),
-                "scopes": None if scopes is None else scopes.scopes,
-                "scopes_total": None if scopes is None else scopes.total,
-                "warnings": trace.doubts(),
                 "rows_total": len(ops),
-                "rows": records(shown),
+                "rows": cut(sorted_ops(ops, sort), "op", limit).plain,
             }
         )
-    report = ops_report(
-        ops, under=under, scopes=scopes, sort=sort, limit=rows, doubts=trace.doubts()
-    )
+    report = ops_report(ops, part, sort=sort, limit=limit, matched=bool(match))
     return render(report, format_, path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -56,12 +57,42 @@ def under(command: Command) -> Command:
 
 def match(command: Command) -> Command:
     """Keep ops whose name matches."""
+    return match_of("ops")(command)
+
+
+def match_of(what: str) -> Callable[[Command], Command]:
+    """Keep rows whose name matches."""
     return click.option(
         "--match",
         multiple=True,
         metavar="PATTERN",
-        help="Only ops that match (patterns as for --under).",
-    )(command)
+        help=f"Only {what} that match (patterns as for --under).",
+    )
+
+
+def within(command: Command) -> Command:
+    """Limit to steps or a window of time; the command gets them as one dictionary, ``within``."""
+
+    @functools.wraps(command)
+    def limited(*, steps: str | None, skip_first: bool, window: str | None, **rest: Any) -> Any:
+        limits = {"steps": steps, "skip_first": skip_first, "window": window}
+        return command(within=limits, **rest)
+
+    return _chain(
+        click.option(
+            "--steps",
+            metavar="FROM:TO",
+            help="Only these steps, by their number in 'traceq steps': 3, 2:5 (without 5), 2: "
+            "or -3: .",
+        ),
+        click.option("--skip-first", is_flag=True, help="Leave the first step out."),
+        click.option(
+            "--window",
+            metavar="FROM:TO",
+            help="Only this time, from the trace's start: 1.2s:3.4s, 500ms: or :2s . GPU work "
+            "counts where it was launched.",
+        ),
+    )(cast(Command, limited))
 
 
 DEFAULT_LIMIT = 40

@@ -91,6 +91,33 @@ def to_json(data: Any) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def nested_to_json(
+    head: dict[str, Any], key: str, nodes: Sequence[tuple[int, dict[str, Any]]]
+) -> str:
+    """Plain data as JSON, and under ``key`` a tree, one line a node with its ``children``.
+
+    ``nodes`` are depths and values, parents before children. Trees may be nested deeper than
+    Python recurses, so this does not.
+    """
+    lines = [to_json(head).rstrip("}\n").rstrip() + f",\n  {json.dumps(key)}: ["]
+    above = -1
+    for depth, values in nodes:
+        lines.append(_end_of_node(above, depth) + _start_of_node(values))
+        above = depth
+    lines.append(_end_of_node(above, 0).rstrip(",\n") + "]\n}\n")
+    return "".join(lines)
+
+
+def _start_of_node(values: dict[str, Any]) -> str:
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False)
+    return text.removesuffix("}") + ', "children": ['
+
+
+def _end_of_node(above: int, depth: int) -> str:
+    """What stands between a node at the depth ``above`` and the next one."""
+    return "\n" if above < depth else "]}" * (above - depth + 1) + ",\n"
+
+
 def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Rows as CSV with a header; absent values are empty."""
     file = io.StringIO()

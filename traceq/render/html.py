@@ -32,10 +32,15 @@ def _table(table: Table) -> str:
 def _row(columns: tuple[Column, ...], row: dict[str, Any]) -> str:
     cells = (
         f'<td style="text-align: {"left" if column.unit.is_text else "right"}">'
-        f"{_text(column.unit.show(row[column.key]))}</td>"
+        f"{_lead(column, row)}{_text(column.unit.show(row[column.key]))}</td>"
         for column in columns
     )
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _lead(column: Column, row: dict[str, Any]) -> str:
+    """The lines of a tree; a page would close up common spaces."""
+    return str(row[column.lead]).replace(" ", "\N{NO-BREAK SPACE}") if column.lead else ""
 
 
 def _text(text: str) -> str:

@@ -60,9 +60,10 @@ def _cell(column: Column, row: dict[str, Any]) -> str:
         return REPLACED_BY.join(
             code(shorten(part, NAME_WIDTH), in_table=True) for part in text.split(REPLACED_BY, 1)
         )
-    return (
-        code(shorten(text, NAME_WIDTH), in_table=True) if column.unit is Unit.NAME else escape(text)
-    )
+    if column.unit is not Unit.NAME:
+        return escape(text)
+    lead = row[column.lead] if column.lead else ""
+    return code(lead + shorten(text, NAME_WIDTH), in_table=True)
 
 
 def code(text: str, *, in_table: bool = False) -> str:

@@ -1,0 +1,2 @@
+INCLUDE PERFETTO MODULE traceq.embeddings;
+SELECT ts, dims FROM traceq_embeddings;

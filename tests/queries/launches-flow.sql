@@ -1,0 +1,6 @@
+-- No call has k1's number, its arrow tells. k2's number tells, whatever its arrow says. The arrow to
+-- k3 comes from the GPU: that is no launch.
+INCLUDE PERFETTO MODULE traceq.launches;
+SELECT a.name AS activity, l.name AS launch, x.via, x.delay
+FROM traceq_launches x JOIN slice a ON a.id = x.activity_id JOIN slice l ON l.id = x.launch_id
+ORDER BY a.ts;

@@ -1,0 +1,6 @@
+-- g overlaps f, and i overlaps h below g: three lanes. Nothing is taken from S for g, nor from g
+-- for i.
+INCLUDE PERFETTO MODULE traceq.stacks;
+SELECT s.name, p.name AS parent, s.calls, s.total, s.self
+FROM traceq_stacks s LEFT JOIN traceq_stacks p ON p.id = s.parent_id
+ORDER BY s.name, parent;

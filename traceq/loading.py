@@ -1,0 +1,185 @@
+"""Opens traces: from a file, or an engine that runs already, to a :class:`Trace`.
+
+Reads, lays out, re-encodes, loads, and proves that everything has arrived. What a trace answers is
+in ``trace``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from traceq import fxt, library
+from traceq.engine import Engine, open_engine, open_remote
+from traceq.errors import EngineError, QueryError, UsageError
+from traceq.info import describe
+from traceq.kineto import ArgSelection, read_trace
+from traceq.layout import Layout, arrange, number_densely
+from traceq.model import SliceTable, TraceData
+from traceq.names import fold_name
+from traceq.trace import Trace
+
+RUNNING_PREFIX = "tp://"
+"""``tp://localhost:9001`` or ``tp://name``: the trace that a running trace_processor holds."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, done so far, in all; 0 where that is unknown)."""
+
+
+_LARGE_TRACE = 6_000_000
+"""Slices from which on the 32-bit engine (4 GB, about 430 bytes a slice) may not do."""
+
+_log = logging.getLogger("traceq")
+
+
+def open_trace(
+    path: str | Path,
+    *,
+    engine: str | None = None,
+    args: ArgSelection = "default",
+    timeout: float | None = None,
+    progress: Progress | None = None,
+    notify: Callable[[str], None] = _log.warning,
+) -> Trace:
+    """Open a trace file, ``-`` for standard input, or ``tp://…`` for a running engine's trace.
+
+    ``engine``: ``wasm`` (default), ``wasm64``, ``shell`` or ``shell:PATH``; ``args``: the
+    arguments of events to carry; ``timeout``: seconds that one query may take; ``progress`` is
+    called with (stage, done, in all), ``notify`` with a sentence where something takes long once.
+    Raises TraceReadError for what is no trace, EngineError where the engine cannot be had.
+
+    >>> with open_trace("sample_traces/flatten.json.gz") as trace:
+    ...     trace.ledger.total.read
+    46899
+    """
+    name = os.fsencode(path).decode("utf-8", "replace")
+    if name.startswith(RUNNING_PREFIX):
+        return _attach(name, timeout)
+    engine = _engine_name(engine)
+    data = read_trace(path, args=args, progress=_stage(progress, "reading"))
+    return _load(data, name, engine, timeout, progress, notify)
+
+
+def _engine_name(name: str | None) -> str | None:
+    """An engine to load a trace into; never one that runs already, whose trace would be lost."""
+    name = name or os.environ.get("TRACEQ_ENGINE") or None
+    if name is None or name in ("wasm", "wasm64", "shell") or name.startswith("shell:"):
+        return name
+    raise UsageError(
+        f"there is no engine {name!r}",
+        hint="Engines are wasm, wasm64, shell and shell:PATH; a running trace_processor's trace is "
+        f"opened as {RUNNING_PREFIX}{name}, in place of a file.",
+    )
+
+
+def _load(
+    data: TraceData,
+    path: str,
+    engine_name: str | None,
+    timeout: float | None,
+    progress: Progress | None,
+    notify: Callable[[str], None],
+) -> Trace:
+    layout = arrange(data)
+    info, ledger = describe(data, path), data.ledger
+    chunks = fxt.encode(data, layout)
+    ops = _op_names(data)
+    slices = len(data.slices) + sum(event.role < 2 for event in data.asyncs)
+    columns = None if data.asyncs else _columns(data, layout)
+    del data, layout
+    _give_memory_back()
+    large = "wasm64" if slices > _LARGE_TRACE else None
+    engine = open_engine(engine_name or large, on_compile=notify)
+    try:
+        _fill(engine, chunks, _stage(progress, "loading"))
+        _prove(engine, slices)
+        _register(engine, ops)
+    except BaseException:
+        engine.close()
+        raise
+    return Trace(engine, path, timeout, info, ledger, columns)
+
+
+def _columns(data: TraceData, layout: Layout) -> SliceTable:
+    """The slices by their id in the engine, still without parents: the engine knows these."""
+    slices, order = data.slices, layout.order
+    used, name = number_densely(slices.name[order])
+    categories, category = np.unique(slices.category[order], return_inverse=True)
+    return SliceTable(
+        ts=slices.ts[order],
+        dur=slices.dur[order],
+        name=name,
+        category=category,
+        parent=np.zeros(0, np.int64),
+        adopted=np.zeros(0, np.int64),
+        names=[data.strings[item] for item in used.tolist()],
+        categories=[data.strings[item] if item >= 0 else "" for item in categories.tolist()],
+    )
+
+
+def _give_memory_back() -> None:
+    """Return what the reader has freed to the system: the engine needs as much at once.
+
+    glibc keeps freed small blocks; on the large trace that is 195 MB of the peak.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def _attach(address: str, timeout: float | None) -> Trace:
+    """Use the trace that a running trace_processor holds; its file is never read."""
+    engine = open_remote(address.removeprefix(RUNNING_PREFIX))
+    names = engine.query("SELECT DISTINCT name FROM slice WHERE name IS NOT NULL").rows()
+    _register(engine, {str(name): fold_name(str(name)) for (name,) in names})
+    return Trace(engine, address, timeout, None, None, None)
+
+
+def _register(engine: Engine, ops: dict[str, str]) -> None:
+    """Add the package's tables and functions, in the form that suits the engine."""
+    modules = {**library.modules(), "traceq.op_names": library.op_names_module(ops)}
+    try:
+        engine.query("SELECT stack_id FROM slice LIMIT 0")
+    except QueryError:
+        modules |= library.portable_modules()
+    engine.register_package(library.PACKAGE, modules)
+
+
+def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else lambda done, total: progress(name, done, total)
+
+
+def _fill(engine: Engine, chunks: list[bytes], progress: Callable[[int, int], None] | None) -> None:
+    total, done = sum(map(len, chunks)), 0
+
+    def report(size: int) -> None:
+        nonlocal done
+        done += size
+        if progress is not None:
+            progress(done, total)
+
+    engine.load(chunks, progress=report)
+
+
+def _prove(engine: Engine, slices: int) -> None:
+    """The importer skips what it cannot take without a word: count what has arrived."""
+    loaded = engine.query("SELECT COUNT(*) FROM slice").rows()[0][0]
+    complaints = engine.health()
+    if loaded != slices or complaints:
+        detail = "".join(f", {name}: {value}" for name, value in complaints)
+        raise EngineError(
+            f"the engine holds {loaded} of {slices} slices{detail}",
+            hint="This is a defect of traceq: please report it, with the trace if you can.",
+        )
+
+
+def _op_names(data: TraceData) -> dict[str, str]:
+    """Each slice name's op."""
+    names = {data.strings[index] for index in number_densely(data.slices.name)[0].tolist()}
+    return {name: fold_name(name) for name in sorted(names | {item.name for item in data.asyncs})}

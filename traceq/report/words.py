@@ -1,0 +1,32 @@
+"""Words and small steps that several reports share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from traceq import units
+
+
+def plural(number: int, noun: str, several: str | None = None) -> str:
+    """A count and what is counted.
+
+    >>> plural(1, "op"), plural(1080, "op"), plural(2, "activity", "activities")
+    ('1 op', '1,080 ops', '2 activities')
+    """
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
+
+
+def activities(number: int) -> str:
+    """So many kernels, copies and sets."""
+    return plural(number, "activity", "activities")
+
+
+def quoted(patterns: Sequence[str]) -> str:
+    """Patterns as they are named in a sentence."""
+    return ", ".join(units.printable(pattern) for pattern in patterns)
+
+
+def without_zeros(row: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """A row in which nothing stands in place of 0: a dash is seen to be empty at a glance."""
+    return row | {key: row[key] or None for key in keys}
