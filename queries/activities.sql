@@ -5,7 +5,7 @@ FROM slice
 WHERE
   category IN (
     'cuda_runtime', 'cuda_driver', 'hip_runtime', 'hip_driver', 'xpu_runtime', 'xpu_driver',
-    'privateuse1_runtime', 'privateuse1_driver'
+    'privateuse1_runtime', 'privateuse1_driver', 'mtia_runtime'
   );
 
 -- Numbers that calls of several processes of a merged trace share: processes number for themselves,
@@ -47,7 +47,8 @@ SELECT
   a.id, a.ts, a.dur, a.name, a.category,
   IIF(TYPEOF(a.device) = 'integer', a.device, NULL) AS device,
   IIF(TYPEOF(a.stream) = 'integer', a.stream, NULL) AS stream,
-  l.id AS launch_id, l.ts AS launch_ts
+  l.id AS launch_id, l.ts AS launch_ts,
+  COALESCE(a.correlation IN (SELECT correlation FROM _traceq_shared_numbers), 0) AS is_shared
 FROM activity a
 LEFT JOIN launch l ON l.correlation = a.correlation;
 
@@ -57,7 +58,11 @@ SELECT a.id, MIN(f.slice_out) AS launch_id
 FROM _traceq_correlated a
 CROSS JOIN flow f ON f.slice_in = a.id
 CROSS JOIN slice o ON o.id = f.slice_out
-WHERE a.launch_id IS NULL AND o.category NOT IN ('kernel', 'gpu_memcpy', 'gpu_memset')
+WHERE
+  a.launch_id IS NULL
+  AND COALESCE(o.category, '') NOT IN ('kernel', 'gpu_memcpy', 'gpu_memset')
+  -- The arrows of several processes have the same numbers as their calls.
+  AND NOT a.is_shared
 GROUP BY a.id;
 
 -- What is left, with the number of the op that asked for it (External id).

@@ -37,8 +37,9 @@ WITH RECURSIVE
     WHERE
       $under IS NOT NULL
       AND +m.name IN (SELECT value FROM json_each($under))
-      -- The GPU's copy of a label is not a scope of its own.
-      AND m.category IS NOT 'gpu_user_annotation'
+      -- The GPU's copy of a label is not a scope of its own, nor is a kernel named like one.
+      AND COALESCE(m.category, '') NOT IN
+        ('gpu_user_annotation', 'kernel', 'gpu_memcpy', 'gpu_memset')
     UNION
     SELECT s.id FROM below b CROSS JOIN traceq_stacks s ON s.parent_id = b.id
   ),

@@ -2,7 +2,7 @@ INCLUDE PERFETTO MODULE traceq.adopted;
 INCLUDE PERFETTO MODULE traceq.names;
 
 -- The scopes of a pattern: slices with one of the names that have none of the names above them.
--- Nested matches are thus counted once. The GPU's copies of labels (gpu_user_annotation) are left out.
+-- Nested matches are thus counted once. What runs on the GPU is never a scope.
 CREATE OR REPLACE PERFETTO FUNCTION traceq_scopes(
   -- JSON array of slice names, as traceq_names() gives it.
   names STRING
@@ -28,8 +28,9 @@ WITH
     FROM slice
     WHERE
       name IN (SELECT value FROM json_each($names))
-      -- The GPU's copy of a label is not a scope of its own.
-      AND category IS NOT 'gpu_user_annotation'
+      -- The GPU's copy of a label is not a scope of its own, nor is a kernel named like one.
+      AND COALESCE(category, '') NOT IN
+        ('gpu_user_annotation', 'kernel', 'gpu_memcpy', 'gpu_memset')
   ),
   -- On one lane slices are either nested or apart, so one look at what came before tells. Those
   -- without length hold others of the same time, as in the engine.

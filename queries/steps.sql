@@ -12,5 +12,9 @@ CREATE OR REPLACE PERFETTO TABLE traceq_steps(
 AS
 SELECT CAST(SUBSTR(name, LENGTH('ProfilerStep#') + 1) AS LONG) AS step, id, ts, dur
 FROM slice
-WHERE name GLOB 'ProfilerStep#[0-9]*' AND category != 'gpu_user_annotation'
+WHERE
+  name GLOB 'ProfilerStep#[0-9]*'
+  AND LTRIM(SUBSTR(name, LENGTH('ProfilerStep#') + 1), '0123456789') = ''
+  AND LENGTH(name) <= LENGTH('ProfilerStep#') + 18 -- what a number holds
+  AND category != 'gpu_user_annotation'
 ORDER BY ts;

@@ -222,7 +222,7 @@ class Gpu:
 
     All numbers are positions in ``slices``. A launch is the runtime or driver call with the
     activity's correlation number; else where an arrow to it comes from; else the op with its
-    External id. Numbers that several processes use tell nothing.
+    External id. Numbers that several processes use tell nothing, nor do arrows of these.
     """
 
     documents: Sequence[dict[str, Any]]
@@ -334,11 +334,21 @@ class Gpu:
             ops = asked.get(str(args.get("External id")), [])
             if calls:
                 found[activity] = calls[0]
-            elif pointed[activity]:
+            elif pointed[activity] and number(args, "correlation") not in self.shared_numbers:
                 found[activity] = min(pointed[activity])
             elif len(ops) == 1 and args["External id"] not in (0, "0"):
                 found[activity] = ops[0]
         return found
+
+    @cached_property
+    def shared_numbers(self) -> set[int]:
+        """Correlation numbers that calls of several processes have, and their arrows as well."""
+        pids: dict[int, set[Any]] = defaultdict(set)
+        for item in self.slices:
+            value = number(item.args, "correlation")
+            if item.cat in CALLS and value is not None:
+                pids[value].add(item.pid)
+        return {value for value, processes in pids.items() if len(processes) > 1}
 
     def _by_number(
         self, chosen: Callable[[Complete], bool], key: Callable[[Complete], int | None]
@@ -372,18 +382,18 @@ class Gpu:
         return found
 
     @cached_property
-    def _numbered_ops(self) -> tuple[dict[int, list[int]], dict[int, int]]:
-        """Forward ops by autograd's sequence number, and the number of each backward op."""
-        forward: dict[int, list[int]] = defaultdict(list)
-        backward: dict[int, int] = {}
+    def _numbered_ops(self) -> tuple[dict[Any, list[int]], dict[int, Any]]:
+        """Forward ops by process and sequence number, and those of each backward op."""
+        forward: dict[Any, list[int]] = defaultdict(list)
+        backward: dict[int, Any] = {}
         for here, item in enumerate(self.slices):
             value = number(item.args, "Sequence number")
             if item.cat != "cpu_op" or value is None or value < 0:
                 continue
             if item.args.get("Fwd thread id"):
-                backward[here] = value
+                backward[here] = (item.pid, value)
             else:
-                forward[value].append(here)
+                forward[item.pid, value].append(here)
         return forward, backward
 
     def _threads(self, members: Iterable[int]) -> set[tuple[Any, Any]]:
@@ -409,19 +419,19 @@ class Gpu:
         """As above, where no forward op has the number: by the next lower one that is in use.
 
         An op that makes several nodes of the graph shows the number of the first alone. Only where
-        a single thread numbers its ops, and has numbered later ones.
+        a single thread of the process numbers its ops, has numbered later ones, and not far off.
         """
         forward, backward = self._numbered_ops
-        if len(self._threads(here for ops in forward.values() for here in ops)) != 1:
-            return {}
         found = {}
-        in_use = sorted(forward)
-        for here, value in backward.items():
+        for here, (process, value) in backward.items():
+            in_use = sorted(other for pid, other in forward if pid == process)
+            ops = (op for (pid, _), members in forward.items() if pid == process for op in members)
             lower = bisect_left(in_use, value)
-            if value in forward or lower in (0, len(in_use)):
+            if (process, value) in forward or lower in (0, len(in_use)):
                 continue
-            op = forward[in_use[lower - 1]][-1]
-            if op < here:
+            before = in_use[lower - 1]
+            op = forward[process, before][-1]
+            if len(self._threads(ops)) == 1 and value - before <= 4 and op < here:
                 found[here] = op
         return found
 
@@ -443,7 +453,7 @@ class Gpu:
 
     def is_match(self, here: int, is_scope: Callable[[str], bool]) -> bool:
         item = self.slices[here]
-        return item.cat != GPU_LABEL and is_scope(item.name)
+        return item.cat not in (GPU_LABEL, *GPU) and is_scope(item.name)
 
     def scope(self, here: int | None, is_scope: Callable[[str], bool]) -> int | None:
         """The outermost scope that a slice is or is in."""

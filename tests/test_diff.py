@@ -628,6 +628,8 @@ def test_steps_are_compared_with_steps(samples: tuple[traceq.Trace, traceq.Trace
         "window": None,
         "steps_before": "found from the 5 calls of nn.Module: Qwen3_5ForCausalLM_0",
         "steps_after": "found from the 5 calls of nn.Module: Qwen3_5ForCausalLM_0",
+        "spans_before": 4,
+        "spans_after": 4,
     }
     assert set(whole.within.values()) == {None, False}
     for side in ("before", "after"):
@@ -644,3 +646,45 @@ def test_a_step_that_is_not_there_names_the_file(
 ) -> None:
     with pytest.raises(UsageError, match=r"einops\.json\.gz: no step is left of the 5"):
         compare(*samples, steps="7:")
+
+
+def gpu_trace(path: Path, mul: int, kernel: str, dur: int) -> Path:
+    """A module that launches one kernel, named like the module's frame."""
+    rows = [("nn.Module: M_0", "python_function", 1, 0, 100, {})]
+    rows += [("aten::mul", "cpu_op", 1, 10, mul, {})]
+    rows += [("cudaLaunchKernel", "cuda_runtime", 1, 12, 2, {"correlation": 5})]
+    rows += [(kernel, "kernel", 7, 200, dur, {"correlation": 5, "device": 0, "stream": 7})]
+    events = [
+        {"ph": "X", "name": n, "cat": c, "pid": 1, "tid": t, "ts": s, "dur": d, "args": a}
+        for n, c, t, s, d, a in rows
+    ]
+    path.write_text(json.dumps({"traceEvents": events}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("under", [None, "M_0", "M"])
+def test_a_slower_kernel_is_neither_cpu_time_nor_passed_over(
+    tmp_path: Path, under: str | None
+) -> None:
+    before = gpu_trace(tmp_path / "a.json", 20, "nn.Module: M_0 kernel", 90)
+    after = gpu_trace(tmp_path / "b.json", 20, "nn.Module: M_0 kernel", 600)
+    with traceq.open(before) as one, traceq.open(after) as other:
+        diff = compare(one, other, under=under)
+    assert diff.before.totals.total == diff.after.totals.total == 100_000
+    assert diff.after.totals.gpu.under.total == 600_000
+    assert row_of(diff, "aten::mul")["status"] == "shifted"
+    assert row_of(diff, "aten::mul")["gpu_delta"] == 510_000
+    assert diff.kernels["status"].tolist() == ["shifted"]
+    headline = diff.to_markdown().splitlines()[0]
+    assert "shifted" in headline
+    assert "kernel" in headline
+
+
+def test_a_kernel_of_another_type_has_changed(tmp_path: Path) -> None:
+    name = "void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<{}>>(int)"
+    before = gpu_trace(tmp_path / "a.json", 20, name.format("float"), 90)
+    after = gpu_trace(tmp_path / "b.json", 20, name.format("c10::BFloat16"), 90)
+    with traceq.open(before) as one, traceq.open(after) as other:
+        diff = compare(one, other, under="M_0")
+    assert diff.kernels["status"].tolist() == ["changed"]
+    assert diff.kernels["variants_before"].tolist() == [1]

@@ -316,3 +316,38 @@ def check_scopes(
     assert int(layers["gpu_self"].sum()) == counted.time(counted.activities)
     assert int(layers["activities_self"].sum()) == len(counted.activities)
     assert bool((layers["gpu_busy"] <= layers["gpu_total"]).all())
+
+
+# Labels around backward ops -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("around", ["op", "launch", None])
+def test_a_label_does_not_rob_a_module_of_its_backward_pass(
+    scratch: Path, around: str | None
+) -> None:
+    """Inductor sets a label around what it launches, also within a backward op."""
+    number = {"Sequence number": 7}
+    events = [
+        tracemaker.complete("nn.Module: M_0", 0, 50, cat="python_function"),
+        tracemaker.complete("aten::mul", 10, 20, cat="cpu_op", args=number),
+        tracemaker.complete(
+            "evaluate", 100, 40, cat="cpu_op", tid=2, args={**number, "Fwd thread id": 1}
+        ),
+        tracemaker.complete(
+            "cudaLaunchKernel", 110, 5, cat="cuda_runtime", tid=2, args={"correlation": 3}
+        ),
+        tracemaker.complete("kernel", 200, 9, cat="kernel", pid=0, tid=7, args={"correlation": 3}),
+    ]
+    if around:
+        start, dur = (90, 60) if around == "op" else (105, 20)
+        events.append(tracemaker.complete("label", start, dur, cat="user_annotation", tid=2))
+    scratch.write_text(json.dumps({"traceEvents": events}), encoding="utf-8")
+    with traceq.open(scratch) as trace:
+        rows = trace.scopes().set_index("scope")
+        roots = trace.tree().query("parent < 0").set_index("name")
+        below = trace.activities("M_0")
+    assert int(rows.loc["nn.Module: M", "gpu_total"]) == 9_000
+    assert int(rows.loc["nn.Module: M", "backward"]) == 9_000
+    assert int(rows["gpu_self"].sum()) == 9_000
+    assert int(roots.loc["nn.Module: M", "gpu_total"]) == 9_000
+    assert below["is_backward"].tolist() == [True]

@@ -248,7 +248,7 @@ class Recount:
             return set(range(len(self.events)))
         found: set[int] = set()
         for number, parent in enumerate(self.parents):
-            if parent is not None and (parent in found or is_scope(self.events[parent].name)):
+            if parent is not None and (parent in found or self.is_scope(parent, is_scope)):
                 found.add(number)
         return found
 
@@ -257,8 +257,13 @@ class Recount:
         return sorted(
             (event.ts, event.dur, event.name)
             for number, event in enumerate(self.events)
-            if number not in below and is_scope(event.name)
+            if number not in below and self.is_scope(number, is_scope)
         )
+
+    def is_scope(self, number: int, is_scope: Callable[[str], bool]) -> bool:
+        """What runs on the GPU is no scope, whatever its name."""
+        event = self.events[number]
+        return event.cat not in (*oracle.GPU, oracle.GPU_LABEL) and is_scope(event.name)
 
 
 @dataclass(frozen=True)

@@ -111,20 +111,20 @@ def test_everything_is_clipped_to_the_span() -> None:
 
 def test_idle_while_something_launched_has_not_started() -> None:
     result = told([Activity(0, 20, launch=-5), Activity(80, 100, launch=50)])
-    assert times(result) == {"compute": 40, "idle: CPU": 30, "idle: launch latency": 30}
+    assert times(result) == {"compute": 40, "idle: CPU": 30, "idle: work pending": 30}
 
 
 def test_idle_while_the_cpu_waits_with_nothing_pending() -> None:
     waits = [(10, 40), (30, 35), (60, 90)]
     result = told([Activity(0, 20, launch=-5), Activity(80, 100, launch=50)], waits)
-    idle = {"idle: sync": 20, "idle: CPU": 10, "idle: launch latency": 30}
+    idle = {"idle: sync": 20, "idle: CPU": 10, "idle: work pending": 30}
     assert times(result) == {"compute": 40} | idle
 
 
 def test_what_starts_after_the_span_can_be_pending_in_it() -> None:
     late = Activity(500, 510, launch=30, stream=8)
     result = told([Activity(0, 20, launch=-5), Activity(80, 100, launch=79), late])
-    assert times(result) == {"compute": 40, "idle: CPU": 10, "idle: launch latency": 50}
+    assert times(result) == {"compute": 40, "idle: CPU": 10, "idle: work pending": 50}
     assert result.streams["stream"].tolist() == [7]
 
 
@@ -141,7 +141,7 @@ def test_no_cause_is_guessed_without_launches() -> None:
 
 def test_some_known_launches_are_enough_for_a_cause() -> None:
     result = told([Activity(0, 20), Activity(80, 100, launch=70)])
-    assert times(result) == {"compute": 40, "idle: CPU": 50, "idle: launch latency": 10}
+    assert times(result) == {"compute": 40, "idle: CPU": 50, "idle: work pending": 10}
 
 
 def test_devices_are_told_apart() -> None:
@@ -152,7 +152,7 @@ def test_devices_are_told_apart() -> None:
             Activity(80, 100, launch=70),
         ]
     )
-    assert times(result) == {"compute": 40, "idle: CPU": 50, "idle: launch latency": 10}
+    assert times(result) == {"compute": 40, "idle: CPU": 50, "idle: work pending": 10}
     assert times(result, device=1) == {"compute": 70, BEFORE: 30}
     assert result.busy_share.to_dict() == {0: 0.4, 1: 0.7}
 
@@ -229,7 +229,7 @@ def test_gaps_name_their_main_cause_and_what_ends_them() -> None:
     assert result.gaps.columns.tolist() == ["device", "ts", "dur", "cause", "next_name"]
     assert rows(result.gaps) == [
         (0, 20, 30, "idle: sync", COPY),
-        (0, 60, 10, "idle: launch latency", "gemm"),
+        (0, 60, 10, "idle: work pending", "gemm"),
     ]
     assert (result.gap_count, result.gap_total) == (2, 40)
 
@@ -339,7 +339,7 @@ def reference_states(
         elif not known:
             states[now] = UNKNOWN
         elif pending:
-            states[now] = "idle: launch latency"
+            states[now] = "idle: work pending"
         else:
             waiting = any(ts <= now < stop for ts, stop in waits)
             states[now] = "idle: sync" if waiting else "idle: CPU"

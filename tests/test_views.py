@@ -395,7 +395,7 @@ def view_activities(trace: traceq.Trace, under: str | None, part: Windows | None
 VIEWS = (view_ops, view_kernels, view_scopes, view_tree, view_activities)
 
 
-def test_nodes_stay_below_the_nearest_one_in_the_windows(scratch: Path) -> None:
+def test_nodes_stay_below_those_that_began_outside_the_windows(scratch: Path) -> None:
     """``b`` starts between the two windows; ``c`` is below ``a`` all the same, and in its total."""
     spans = [("a", 0, 100), ("b", 30, 60), ("c", 60, 20)]
     write(scratch, [tracemaker.complete(name, ts, dur) for name, ts, dur in spans])
@@ -403,8 +403,9 @@ def test_nodes_stay_below_the_nearest_one_in_the_windows(scratch: Path) -> None:
         start = int(trace.slices.ts.min())
         first, last = np.array([0, 50_000]) + start, np.array([20_000, 100_000]) + start
         table = trace.tree(windows=Windows(first, last))
-    assert table["name"].tolist() == ["a", "c"]
-    assert table["parent"].tolist() == [-1, 0]
+    assert table["name"].tolist() == ["a", "b", "c"]
+    assert table["parent"].tolist() == [-1, 0, 1]
+    assert table["calls"].tolist() == [1, 0, 1]
 
 
 # The corpus ----------------------------------------------------------------------------------

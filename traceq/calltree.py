@@ -141,13 +141,6 @@ class CallTree:
             found[level] |= found[self.parent[level]]
         return found
 
-    def add_up(self, values: Ints) -> Ints:
-        """Adds to each node's value those of everything below it."""
-        total = values.copy()
-        for level in reversed(self.top_down[1:]):
-            np.add.at(total, self.parent[level], total[level])
-        return total
-
     def sums(self, values: Ints, counted: Bools | None = None) -> Ints:
         """Sums a value of the forest's slices by node."""
         node = self.node

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from traceq.errors import PatternError, UsageError
+from traceq.gpu import CATEGORIES
+from traceq.kernel_names import short_kernel
 from traceq.kernels import GpuAccount
 from traceq.library import duckdb_query
 from traceq.names import fold_name, matching_names
@@ -35,6 +39,9 @@ ONE_CAPTURE = (
     "One capture on each side: times cannot be told from noise, call counts can. "
     "Repeat both captures before you quote a time."
 )
+
+NO_CPU = (*CATEGORIES, "gpu_user_annotation", "Trace")
+"""Categories of slices that are no CPU time: kernels have a table of their own."""
 
 JOINED = " + "
 """Stands between ops that were replaced together."""
@@ -139,6 +146,7 @@ class _Part:
     windows: Windows | None
     ops: pd.DataFrame
     kernels: pd.DataFrame
+    variants: dict[str, frozenset[str]]
     totals: ScopeTotals
 
     @classmethod
@@ -150,8 +158,9 @@ class _Part:
             trace,
             under,
             windows,
-            ops[ops["calls"] > 0],
+            ops[(ops["calls"] > 0) & ~ops["category"].isin(NO_CPU)],
             kernels[kernels["category"] != ""],
+            _variants(trace.kernels(under=under, full_names=True, windows=windows)),
             scope_totals(trace, under, ops, windows),
         )
 
@@ -177,7 +186,7 @@ def diff(
     pairs = [parse_map(text) for text in maps]
     time = {"steps": steps, "skip_first": skip_first, "window": window}
     one, other = _read_part(before, under, time), _read_part(after, under, time)
-    table = _join("diff", "ops", one, other, max(one.totals.total, other.totals.total))
+    table = _join("diff", "ops", one, other)
     for old, new in pairs:
         table = _map(table, one, other, old, new)
     if match is not None:
@@ -192,13 +201,7 @@ def diff(
         match=_patterns(match),
         maps=tuple(maps),
         table=table,
-        kernels=_join(
-            "kernels",
-            "kernels",
-            one,
-            other,
-            max(one.totals.gpu.under.total, other.totals.gpu.under.total),
-        ),
+        kernels=_join_kernels(one, other),
         within=_limits(one, other, time),
         warnings=tuple(_warnings(one, other)),
     )
@@ -236,7 +239,9 @@ def _read_part(trace: Trace, under: Patterns, time: dict[str, Any]) -> _Part:
 def _limits(before: _Part, after: _Part, time: dict[str, Any]) -> dict[str, Any]:
     by_steps = time["steps"] is not None or time["skip_first"]
     sources = [part.trace.step_source if by_steps else None for part in (before, after)]
-    return {**time, "steps_before": sources[0], "steps_after": sources[1]}
+    found = {**time, "steps_before": sources[0], "steps_after": sources[1]}
+    spans = [None if part.windows is None else len(part.windows.start) for part in (before, after)]
+    return found | {"spans_before": spans[0], "spans_after": spans[1]}
 
 
 def scope_totals(
@@ -245,20 +250,48 @@ def scope_totals(
     """The totals of a trace's scopes, given all the ops under them."""
     gpu = trace.gpu_account(under, windows=windows)
     if not _patterns(under):
-        return ScopeTotals(0, int(ops["self"].sum()), 0, gpu)
+        return ScopeTotals(0, int(ops.loc[~ops["category"].isin(NO_CPU), "self"].sum()), 0, gpu)
     scopes = trace.scope_calls(under, windows=windows)
     return ScopeTotals(len(scopes), int(scopes["dur"].sum()), int(scopes["self"].sum()), gpu)
 
 
-def _join(query: str, tables: str, before: _Part, after: _Part, whole: int) -> pd.DataFrame:
-    """The rows of both sides; ``whole`` (ns) is what a shift is measured against."""
+def _join(query: str, tables: str, before: _Part, after: _Part) -> pd.DataFrame:
+    """The rows of both sides; what a shift is measured against are the scopes' CPU and GPU time."""
+    cpu = max(part.totals.total for part in (before, after))
+    gpu = max(part.totals.gpu.under.total for part in (before, after))
     parameters = {
-        "small": max(1, round(whole * SHIFT_SHARE)),
-        "large": max(1, round(whole * LARGE_SHARE)),
+        "small": _at_least_one(cpu * SHIFT_SHARE),
+        "large": _at_least_one(cpu * LARGE_SHARE),
+        "gpu_small": _at_least_one(gpu * SHIFT_SHARE),
+        "gpu_large": _at_least_one(gpu * LARGE_SHARE),
         "factor": SHIFT_FACTOR,
     }
+    used = {key: value for key, value in parameters.items() if f"${key}" in duckdb_query(query)}
     sides = {"before": getattr(before, tables), "after": getattr(after, tables)}
-    return _whole_numbers(_duckdb(query, parameters, **sides))
+    return _whole_numbers(_duckdb(query, used, **sides))
+
+
+def _at_least_one(time: float) -> int:
+    return max(1, round(time))
+
+
+def _join_kernels(before: _Part, after: _Part) -> pd.DataFrame:
+    """Kernels of one short name and other full ones (a data type, a tile) have changed as well."""
+    table = _join("kernels", "kernels", before, after)
+    names = table["kernel"].tolist()
+    other = np.array([before.variants.get(n) != after.variants.get(n) for n in names], np.bool_)
+    table["status"] = table["status"].mask((table["status"] == "same") & other, "changed")
+    rank = {status: index for index, status in enumerate(STATUS_ORDER)}
+    in_order = table["status"].map(rank).sort_values(kind="stable").index
+    return table.loc[in_order].reset_index(drop=True)
+
+
+def _variants(kernels: pd.DataFrame) -> dict[str, frozenset[str]]:
+    """The full names of each short one."""
+    found: dict[str, set[str]] = {}
+    for name in kernels.loc[kernels["category"] != "", "kernel"].tolist():
+        found.setdefault(short_kernel(name), set()).add(name)
+    return {name: frozenset(names) for name, names in found.items()}
 
 
 def _duckdb(name: str, parameters: dict[str, Any], **tables: pd.DataFrame) -> pd.DataFrame:
@@ -366,6 +399,12 @@ def _warnings(before: _Part, after: _Part) -> list[str]:
             f"The scopes differ in number ({numbers[0]} before, {numbers[1]} after): "
             "totals compare different amounts of work."
         )
+    spans = [part.windows and len(part.windows.start) for part in (before, after)]
+    if spans[0] != spans[1]:
+        found.append(
+            f"{spans[0]} steps or spans of time before, {spans[1]} after: "
+            "totals compare different amounts of work."
+        )
     for part in (before, after):
         found += [f"{part.trace.path}: {text}" for text in part.trace.doubts()]
     return found
@@ -384,12 +423,14 @@ def _side_dict(side: Side) -> dict[str, Any]:
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain data, absent values as None."""
-    import pandas as pd
+    columns = [_plain(table.iloc[:, place]) for place in range(table.shape[1])]
+    names = [str(name) for name in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
-    return [
-        {
-            str(key): None if pd.isna(value) else getattr(value, "item", lambda v=value: v)()
-            for key, value in row.items()
-        }
-        for row in table.to_dict("records")
-    ]
+
+def _plain(column: pd.Series[Any]) -> list[Any]:
+    values = column.tolist()
+    missing = column.isna().to_numpy()
+    if missing.any():
+        values = [None if gone else v for v, gone in zip(values, missing.tolist(), strict=True)]
+    return [value.item() if isinstance(value, np.generic) else value for value in values]

@@ -34,6 +34,7 @@ RUNTIME = (
     "xpu_driver",
     "privateuse1_runtime",
     "privateuse1_driver",
+    "mtia_runtime",
 )
 """Calls into the GPU's runtime and driver: the op that launches is the slice around these."""
 
@@ -41,8 +42,11 @@ RUNTIME = (
 BACKWARD_NODE = "autograd::engine::evaluate_function: "
 """Begins the name of the op that runs one node of autograd's graph."""
 
-_WAIT = re.compile(r"Synchronize|(?:cuda|hip|cu)Memcpy(?!\w*Async)")
-"""Calls that return when the GPU is done: cudaStreamSynchronize, cudaMemcpy, hipMemcpyDtoH, ..."""
+_WAIT = re.compile(
+    r"Synchronize|(?:cuda|hip|cu)Memcpy(?!\w*Async)"
+    r"|^(?:ur|pi)(?:QueueFinish|EventWait|EventsWait|EnqueueEventsWait$)"
+)
+"""Calls that return when the GPU is done: cudaStreamSynchronize, cudaMemcpy, urQueueFinish, ..."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +130,33 @@ class Homes:
     launch: Ints
     is_backward: Bools
 
+    def moved(self, tree: CallTree, activities: Activities, chosen: Bools) -> Homes:
+        """The same, with the chosen activities at home with their forward op."""
+        node = np.where(chosen, _node_of(tree, activities.forward, _all(tree)), self.node)
+        return Homes(
+            node, np.where(chosen, node, self.launch), self.is_backward | (chosen & (node >= 0))
+        )
+
     def without(self, left_out: Bools) -> Homes:
         """The same, with some activities made homeless."""
         node, launch = (np.where(left_out, NONE, item) for item in (self.node, self.launch))
         return Homes(node, launch, self.is_backward & ~left_out)
+
+
+def follow_forward(slices: SliceTable, activities: Activities, scope: Bools, firm: Bools) -> Bools:
+    """Marks the activities that belong to the scope of their forward op, not of their launch.
+
+    That is so for what a backward op launches below no scope; and below labels alone (an engine
+    may set these around anything) where the forward op is in a ``firm`` scope, a module. A module
+    between the backward op and the launch is a forward pass that is run again: it keeps its work.
+    """
+    forward = at(nearest(slices.parent, scope), activities.forward)
+    around = nearest(slices.parent, firm)
+    is_free = at(nearest(slices.parent, scope), activities.op) < 0
+    of_module = at(around, activities.forward) >= 0
+    of_module &= at(around, activities.op) == at(around, activities.backward)
+    found: Bools = (activities.backward >= 0) & (forward >= 0) & (is_free | of_module)
+    return found
 
 
 def find_homes(
@@ -156,6 +183,10 @@ def _node_of(tree: CallTree, ids: Ints, included: Bools) -> Ints:
     position = at(tree.forest.home, ids)
     node = np.where(position >= 0, tree.node[position], NONE) if len(tree.forest) else position
     return np.where((node >= 0) & included[node], node, NONE) if len(tree) else node
+
+
+def _all(tree: CallTree) -> Bools:
+    return np.ones(len(tree), np.bool_)
 
 
 # Sums -------------------------------------------------------------------------------------
@@ -197,9 +228,8 @@ def sum_by_group(
     row, row_group = _expand(position, len(nodes), pair_node, pair_group)
     chosen = at_home[row]
     start = activities.ts[chosen]
-    first = _first_of_launch(activities.launch[at_home], at_home)
     return GpuSums(
-        launches=sum_by(row_group, first[row].astype(np.int64), groups),
+        launches=_launches(row_group, activities.launch[chosen], groups),
         activities=np.bincount(row_group, minlength=groups),
         self_activities=np.bincount(own[named], minlength=groups),
         total=sum_by(row_group, activities.dur[chosen], groups),
@@ -208,11 +238,12 @@ def sum_by_group(
     )
 
 
-def _first_of_launch(launch: Ints, rows: Ints) -> Bools:
-    """Marks the first activity of each launch, so that a launch is counted once."""
-    first = np.zeros(len(rows), np.bool_)
-    first[np.unique(launch, return_index=True)[1]] = True
-    return first & (launch >= 0)
+def _launches(group: Ints, launch: Ints, groups: int) -> Ints:
+    """How many different calls launched the activities of each group."""
+    known = launch >= 0
+    size = int(launch.max(initial=0)) + 1
+    pairs = pd.unique(group[known] * size + launch[known])
+    return np.bincount(pairs // size, minlength=groups)
 
 
 def _expand(position: Ints, size: int, pair_node: Ints, pair_group: Ints) -> tuple[Ints, Ints]:

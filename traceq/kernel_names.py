@@ -41,7 +41,7 @@ def short_kernel(name: str) -> str:
 
 
 _MEMORY = re.compile(r"Mem(?:cpy|set)\b")
-_RETURNS_NOTHING = re.compile(r"(?:void )+")
+_RETURNS_NOTHING = re.compile(r"\A(?:void )+")
 
 
 def _shorten_once(name: str) -> str:

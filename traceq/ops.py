@@ -30,8 +30,8 @@ GPU_SIDE = " (on the GPU)"
 
 GPU_FIELDS = (
     Field("gpu_total", "LONG", "ns", "Sum of the GPU activities launched by it or below it."),
-    Field("gpu_self", "LONG", "ns", "Sum of those that no row below it has: these add up."),
-    Field("gpu_busy", "LONG", "ns", "Time during which any of those of gpu_total ran."),
+    Field("gpu_self", "LONG", "ns", "Sum of those that no op below it launched: these add up."),
+    Field("gpu_busy", "LONG", "ns", "Time during which any of those of gpu_total ran, on any GPU."),
     Field("launches", "LONG", "", "Calls that launched them."),
     Field("activities", "LONG", "", "Kernels, copies and sets of gpu_total."),
     Field("activities_self", "LONG", "", "Those of gpu_self: these add up."),

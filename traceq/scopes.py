@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from traceq.calltree import NONE, CallTree, Forest, nearest, outermost, plant, ratio, sum_by
-from traceq.gpu import Activities, Homes, account, find_homes, sum_by_group
+from traceq.gpu import Activities, Homes, account, find_homes, follow_forward, sum_by_group
 from traceq.model import Bools, Field, Ints, SliceTable
 from traceq.names import fold_name
 from traceq.ops import GPU_FIELDS, add_gpu_columns, with_account
@@ -40,7 +40,12 @@ SCOPE_FIELDS = (
     Field("share", "DOUBLE", "", "Part of the CPU time of the scopes directly around; NaN: none."),
     *GPU_FIELDS,
     Field("backward", "LONG", "ns", "Of gpu_self, what the backward pass launched."),
-    Field("gpu_share", "DOUBLE", "", "gpu_total as a part of the trace's GPU time (0 to 1)."),
+    Field(
+        "gpu_share",
+        "DOUBLE",
+        "",
+        "Part that gpu_total is of all GPU time in the chosen time.",
+    ),
 )
 """Columns of :func:`scopes_table`. Rows in parentheses hold the GPU time that no scope has, so that
 ``gpu_self`` adds up to the trace's GPU time."""
@@ -52,6 +57,11 @@ class ScopeSlices:
 
     chosen: Bools
     kind: dict[int, str]
+
+    def firm(self, slices: SliceTable) -> Bools:
+        """Marks those that are no labels: labels may be set around anything."""
+        label = np.array([self.kind.get(i) == "label" for i in range(len(slices.names))], np.bool_)
+        return self.chosen & ~label[slices.name] if len(slices) else self.chosen
 
 
 def find_scope_slices(slices: SliceTable, selection: Selection) -> ScopeSlices:
@@ -92,6 +102,10 @@ def scopes_table(
     group = np.where(scoped.included, tree.label, NONE)
     chosen = selection.activities(slices, activities)
     homes = find_homes(tree, chosen, scoped.included, follow_backward=True)
+    if selection.under is None:
+        homes = homes.moved(
+            tree, chosen, follow_forward(slices, chosen, found.chosen, found.firm(slices))
+        )
     sums = sum_by_group(tree, chosen, homes, group, len(names))
     table = _cpu_columns(slices, tree, group, names, found.kind, selection.counted(slices))
     table = add_gpu_columns(table, sums).assign(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from traceq.calltree import CallTree, Forest, merge
-from traceq.gpu import Activities, Homes
+from traceq.gpu import CATEGORIES, Activities, Homes
 from traceq.model import Bools, Ints, SliceTable
 
 GPU_LABEL = "gpu_user_annotation"
@@ -81,7 +81,8 @@ class Selection:
         """Marks the slices that match the scopes' pattern."""
         if self.under is None or not len(slices):
             return np.zeros(len(slices), np.bool_)
-        return self.under[slices.name] & ~slices.of_category(GPU_LABEL)
+        # What runs on the GPU is launched by scopes: a kernel that is named like one is none.
+        return self.under[slices.name] & ~slices.of_category(GPU_LABEL, *CATEGORIES)
 
     def counted(self, slices: SliceTable) -> Bools | None:
         """Marks the slices that start within the windows; None where all do."""

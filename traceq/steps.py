@@ -22,6 +22,7 @@ from traceq.names import fold_name
 from traceq.scopes import find_scope_slices
 from traceq.selection import Selection, Windows, span_of
 from traceq.timeline import busy_by_group
+from traceq.units import duration
 
 STEP_FIELDS = (
     Field("step", "LONG", "", "Number: the profiler's, or counted from 0."),
@@ -50,13 +51,16 @@ its stage, of which there must be COLD_PEERS."""
 MARKED = "marked by the profiler"
 """Source of steps that need no further word: others are found, and said to be."""
 
+DRAFT_TOKENS = 16
+"""Speculative decoding checks up to about so many tokens of a sequence at once."""
+
 OUTSIDE_STEPS = "(outside the steps)"
 
-_PROFILER_STEP = re.compile(r"ProfilerStep#(\d+)\Z")
+_PROFILER_STEP = re.compile(r"ProfilerStep#([0-9]{1,18})\Z")
 _ENGINE_STEP = re.compile(r"step\[|execute_")
 _SPLIT_BATCH = re.compile(r"context_(\d+).*?generation_(\d+)")
 _STAGE = re.compile(
-    r"\b(?P<prefill>PREFILL|EXTEND)\b|\b(?P<mixed>MIXED)\b|\b(?P<decode>DECODE)\b", re.I
+    r"step\[(?:(?P<prefill>PREFILL|EXTEND)|(?P<mixed>MIXED)|(?P<decode>DECODE))\b", re.I
 )
 
 
@@ -81,12 +85,17 @@ class Steps:
 def find_steps(slices: SliceTable) -> Steps:
     """The steps that the profiler marked, else the scope that repeats at the top."""
     numbers = _profiler_steps(slices)
-    ids = np.array(sorted(numbers, key=lambda item: int(slices.ts[item])), np.int64)
-    if len(ids):
-        number = np.array([numbers[item] for item in ids.tolist()], np.int64)
-        return _without_overlap(slices, ids, number, MARKED)
-    ids, source = _repeated_scope(slices)
-    return _without_overlap(slices, ids, np.arange(len(ids)), source)
+    if numbers:
+        ids = np.array(list(numbers), np.int64)
+        return _merge_same(slices, ids, np.array(list(numbers.values()), np.int64), MARKED)
+    ids, name = _repeated_scope(slices)
+    if not len(ids):
+        return _merge_same(slices, ids, ids, "")
+    # Calls at the same time are those of several threads or ranks: one step.
+    start, end = slices.ts[ids], slices.ts[ids] + slices.dur[ids]
+    begins = np.append(True, start[1:] >= np.maximum.accumulate(end)[:-1])
+    calls = f"{len(ids)} calls" if len(ids) > 1 else "one call"
+    return _merge_same(slices, ids, np.cumsum(begins) - 1, f"found from the {calls} of {name}")
 
 
 def _profiler_steps(slices: SliceTable) -> dict[int, int]:
@@ -94,7 +103,7 @@ def _profiler_steps(slices: SliceTable) -> dict[int, int]:
     number = {}
     for index, name in enumerate(slices.names):
         if match := _PROFILER_STEP.match(name):
-            number[index] = min(int(match[1]), 2**62)
+            number[index] = int(match[1])
     if not number:
         return {}
     chosen = np.isin(slices.name, list(number)) & ~slices.of_category("gpu_user_annotation")
@@ -103,7 +112,7 @@ def _profiler_steps(slices: SliceTable) -> dict[int, int]:
 
 
 def _repeated_scope(slices: SliceTable) -> tuple[Ints, str]:
-    """The calls of the outermost scope that repeats, of several the one with most time."""
+    """The calls of the outermost scope that repeats (of several, that with most time); its name."""
     found = find_scope_slices(slices, Selection())
     top = np.flatnonzero(outermost(slices.parent, found.chosen))
     groups = {index: _step_group(slices.names[index]) for index in found.kind}
@@ -118,8 +127,7 @@ def _repeated_scope(slices: SliceTable) -> tuple[Ints, str]:
         return np.zeros(0, np.int64), ""
     best = max(repeated, key=lambda name: (time[name], name))
     ids = [item for item in top.tolist() if groups[int(slices.name[item])] == best]
-    number = f"{len(ids)} calls" if len(ids) > 1 else "one call"
-    return np.array(ids, np.int64), f"found from the {number} of {best}"
+    return np.array(ids, np.int64), best
 
 
 def _step_group(name: str) -> str:
@@ -127,11 +135,19 @@ def _step_group(name: str) -> str:
     return name if name.startswith("nn.Module: ") else re.sub(r"\d+", "N", fold_name(name))
 
 
-def _without_overlap(slices: SliceTable, ids: Ints, number: Ints, source: str) -> Steps:
-    start, end = slices.ts[ids], slices.ts[ids] + slices.dur[ids]
-    if len(ids):
-        end[:-1] = np.minimum(end[:-1], start[1:])
-    return Steps(number, ids, start, end, source)
+def _merge_same(slices: SliceTable, ids: Ints, number: Ints, source: str) -> Steps:
+    """Steps from their slices: those of one number (of several threads or ranks) are one."""
+    numbers, group = np.unique(number, return_inverse=True)
+    start = np.full(len(numbers), np.iinfo(np.int64).max)
+    end = np.full(len(numbers), np.iinfo(np.int64).min)
+    first = np.full(len(numbers), np.iinfo(np.int64).max)
+    np.minimum.at(start, group, slices.ts[ids])
+    np.maximum.at(end, group, slices.ts[ids] + slices.dur[ids])
+    np.minimum.at(first, group, ids)
+    in_time = np.argsort(start, kind="stable")
+    start, end = start[in_time], end[in_time]
+    end[:-1] = np.minimum(end[:-1], start[1:])
+    return Steps(numbers[in_time], first[in_time], start, end, source)
 
 
 def steps_table(
@@ -214,7 +230,7 @@ def stage_of_label(name: str) -> str:
     if match := _SPLIT_BATCH.search(name):
         context, generation = int(match[1]), int(match[2])
         return "mixed" if context and generation else "prefill" if context else "decode"
-    if match := _STAGE.search(name):
+    if match := _STAGE.match(name):
         return str(match.lastgroup)
     return ""
 
@@ -234,8 +250,8 @@ def _stages_of_inner_labels(slices: SliceTable, steps: Steps) -> list[str]:
 def _stages_by_shape(steps: Steps, embeddings: pd.DataFrame) -> list[str]:
     """The stage of each step from the tokens of its first embedding lookup.
 
-    Tokens come as (sequences, tokens of each): one token of each is decode. A flat list of tokens
-    does not tell.
+    Tokens come as (sequences, tokens of each): one token of each is decode, more than
+    DRAFT_TOKENS prefill; in between it may be the check of a draft. A flat list does not tell.
     """
     found = [""] * len(steps)
     at = step_of(steps, embeddings["ts"].to_numpy(np.int64)).tolist()
@@ -252,7 +268,9 @@ def _stage_of_dims(dims: object) -> str:
         return ""
     if not isinstance(shape, list) or len(shape) != 2:
         return ""
-    return "decode" if shape[1] == 1 else "prefill"
+    if shape[1] == 1:
+        return "decode"
+    return "prefill" if isinstance(shape[1], int) and shape[1] > DRAFT_TOKENS else ""
 
 
 # Choosing ---------------------------------------------------------------------------------
@@ -316,11 +334,13 @@ def parse_window(text: str, start: int, end: int) -> Windows:
         if not colon:
             raise ValueError
         since = start + _nanoseconds(first) if first.strip() else start
-        until = start + _nanoseconds(last) if last.strip() else end + 1
+        until = start + _nanoseconds(last) if last.strip() else max(end, since) + 1
     except ValueError:
         raise UsageError(
             f"{text!r} is no window of time", hint="Write it as 1.2s:3.4s, 500ms: or :2s ."
         ) from None
+    if max(since, until) >= 2**62:
+        raise UsageError(f"the window {text!r} ends after all time", hint="Leave its end empty.")
     if until <= since:
         raise UsageError(f"the window {text!r} is empty", hint="Its end must be after its start.")
     return Windows(np.array([since]), np.array([until]))
@@ -363,7 +383,14 @@ def choose_windows(
     if wanted is not None or skip_first:
         found = step_windows(choose_steps(steps, wanted, skip_first=skip_first))
     if window is not None:
-        found = intersect(found, parse_window(window, *span_of(slices)))
+        start, end = span_of(slices)
+        asked = parse_window(window, start, end)
+        if int(asked.start[0]) > end:
+            raise UsageError(
+                f"the window {window!r} begins after the trace",
+                hint=f"What was recorded lasts {duration(end - start)}.",
+            )
+        found = intersect(found, asked)
     if found is not None and not len(found.start):
         raise UsageError("the steps and the window have no time in common")
     return found

@@ -22,7 +22,7 @@ STATES = (
     "overlap",
     "communication",
     "copy",
-    "idle: launch latency",
+    "idle: work pending",
     "idle: sync",
     "idle: CPU",
     "idle: unknown cause",

@@ -55,7 +55,7 @@ class Trace:
 
     Tables come back as pandas data frames; times are integer nanoseconds. The meaning and unit of
     each column stand in ``df.attrs["fields"]`` and in queries/README.md. Safe to share between
-    threads; one query runs at a time.
+    threads; one query runs at a time, and what is made at first use may be made twice.
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class Trace:
             return table
         chosen = {fold_name(name) for name in self.resolve(match)}
         chosen |= {op + GPU_SIDE for op in chosen}
-        found = table[table["op"].isin(chosen)]
+        found = table[table["op"].isin(chosen) & (table["calls"] > 0)]
         if found.empty:
             raise not_under_scope(match)
         return _documented(found.reset_index(drop=True), OP_FIELDS)
@@ -279,7 +279,9 @@ class Trace:
 
     def timeline(self, *, windows: Windows | None = None) -> Timeline:
         """What the GPUs did over the trace, or from the first to the last of the windows."""
-        start, end = span_of(self.slices) if windows is None else windows.span
+        start, end = span_of(self.slices)
+        if windows is not None:
+            start, end = max(start, windows.span[0]), min(end, windows.span[1])
         return tell_timeline(gpu_spans(self.slices, self.gpu), waits(self.slices), start, end)
 
     def _select(self, under: Patterns, windows: Windows | None) -> Selection:
@@ -314,6 +316,8 @@ class Trace:
             return ["loaded by another program: its events are not accounted for"]
         total = self._ledger.total
         found = list(self._ledger.notes)
+        if self._columns is not None and self._columns.dur.sum(dtype=np.float64) >= 2**62:
+            found.append("its durations add up to more than a hundred years: sums are wrong")
         if total.unreadable:
             found.append(f"{total.unreadable} of {total.read} events could not be read")
         return found

@@ -13,12 +13,22 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from traceq.calltree import NONE, nearest, nearest_above, plant, sum_by
-from traceq.gpu import BACKWARD_NODE, Activities, Homes, account, at, find_homes, sum_by_group
+from traceq.calltree import NONE, nearest, plant, sum_by
+from traceq.gpu import (
+    BACKWARD_NODE,
+    Activities,
+    Homes,
+    account,
+    at,
+    find_homes,
+    follow_forward,
+    sum_by_group,
+)
 from traceq.kernel_names import short_kernel
 from traceq.model import Bools, Field, Ints, SliceTable
-from traceq.scopes import NO_MODULE, find_scope_slices
+from traceq.scopes import NO_MODULE, ScopeSlices, find_scope_slices
 from traceq.selection import OUTSIDE, ScopedTree, Selection, grow, remainder
+from traceq.units import printable
 
 Metric = Literal["cpu", "gpu"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -31,7 +41,7 @@ TREE_FIELDS = (
     Field("kind", "STRING", "", "module, label, op, function, backward, kernel or account."),
     Field("calls", "LONG", "", "Slices merged here; of a kernel, activities."),
     Field("total", "LONG", "ns", "CPU time, children included."),
-    Field("self", "LONG", "ns", "CPU time less that of the nodes directly below."),
+    Field("self", "LONG", "ns", "CPU time less that of the nodes directly below on the same lane."),
     Field("gpu_total", "LONG", "ns", "GPU time of the kernels below: children add up to it."),
     Field("gpu_busy", "LONG", "ns", "Time during which any of those ran."),
     Field("launches", "LONG", "", "Calls that launched them."),
@@ -61,7 +71,7 @@ def tree_table(
     label = np.array([number[op] for op in fold], np.int64)[label] if len(label) else label
     scoped = grow(slices, forest, label, selection)
     chosen = selection.activities(slices, activities)
-    homes = _homes(slices, scoped, chosen, scopes.chosen)
+    homes = _homes(slices, scoped, chosen, scopes)
     nodes = _call_nodes(slices, scoped, list(number), scopes.kind, selection)
     leaf = _add_kernels(nodes, slices, fold, chosen, homes)
     table = _sum_gpu(nodes, scoped, chosen, leaf)
@@ -72,15 +82,20 @@ def tree_table(
 # Homes: where in the tree an activity goes ------------------------------------------------
 
 
-def _homes(slices: SliceTable, scoped: ScopedTree, activities: Activities, scope: Bools) -> Homes:
+def _homes(
+    slices: SliceTable, scoped: ScopedTree, activities: Activities, scopes: ScopeSlices
+) -> Homes:
     """The op that launched each activity; for the backward pass the module of the forward op.
 
-    Backward ops run on a thread of their own, below no module: their kernels go below the module
-    whose forward pass they belong to.
+    Backward ops mostly run on a thread of their own, below no module: their kernels go below the
+    module whose forward pass they belong to.
     """
-    owner = nearest(slices.parent, scope)
-    forward_owner = at(owner, activities.forward)
-    is_backward = (at(owner, activities.op) < 0) & (forward_owner >= 0)
+    forward_owner = at(nearest(slices.parent, scopes.chosen), activities.forward)
+    is_backward = follow_forward(slices, activities, scopes.chosen, scopes.firm(slices))
+    # Under a scope of the backward pass itself, the launch stays where it is.
+    is_backward &= ~_has_home(scoped, activities) | _has_home(
+        scoped, replace(activities, op=forward_owner)
+    )
     anchored = replace(
         activities,
         op=np.where(is_backward, forward_owner, activities.op),
@@ -88,6 +103,11 @@ def _homes(slices: SliceTable, scoped: ScopedTree, activities: Activities, scope
     )
     homes = find_homes(scoped.tree, anchored, scoped.included, follow_backward=False)
     return Homes(homes.node, homes.node, is_backward & (homes.node >= 0))
+
+
+def _has_home(scoped: ScopedTree, activities: Activities) -> Bools:
+    homes = find_homes(scoped.tree, activities, scoped.included, follow_backward=False)
+    return homes.node >= 0
 
 
 # Nodes ------------------------------------------------------------------------------------
@@ -196,15 +216,11 @@ def _sum_gpu(nodes: _Nodes, scoped: ScopedTree, activities: Activities, leaf: In
     number = np.where(included, np.arange(len(nodes)), NONE)
     homes = Homes(leaf, leaf, np.zeros(len(leaf), np.bool_))
     sums = sum_by_group(tree, activities, homes, number, len(nodes))
-    # Where a node is left out, what is below it hangs on the nearest one that is not.
-    kept = included & ((nodes.calls > 0) | (sums.activities > 0))
-    parent = np.full(len(nodes), NONE, np.int64)
-    rows = np.flatnonzero(kept)
-    parent[rows] = nearest_above(tree.parent, kept, rows)
+    kept = _with_ancestors(tree.parent, included & ((nodes.calls > 0) | (sums.activities > 0)))
     table = pd.DataFrame(
         {
             "node": number,
-            "parent": parent,
+            "parent": tree.parent,
             "name": pd.Series(nodes.name, dtype=object),
             "kind": pd.Series(nodes.kind, dtype=object),
             "calls": nodes.calls,
@@ -217,6 +233,17 @@ def _sum_gpu(nodes: _Nodes, scoped: ScopedTree, activities: Activities, leaf: In
         }
     )
     return table[kept]
+
+
+def _with_ancestors(parent: Ints, kept: Bools) -> Bools:
+    """Keeps what is above a kept node: a call may have begun before the windows."""
+    kept = kept.copy()
+    above = parent[kept]
+    while len(above := above[above >= 0]):
+        above = np.unique(above[~kept[above]])
+        kept[above] = True
+        above = parent[above]
+    return kept
 
 
 def _above(included: Bools, parent: Ints) -> Bools:
@@ -321,7 +348,8 @@ def stacks(table: pd.DataFrame, by: Metric = "cpu") -> list[str]:
     """Folded stacks: ``outer;inner value`` lines, as flamegraph.pl and speedscope read them.
 
     The value is the node's own time in ns: CPU time less that of its children, or GPU time of a
-    kernel. Lines add up to the tree's time.
+    kernel. Lines add up to the tree's time, save where slices of a thread overlap without nesting:
+    then both count. GPU time outside of the scopes is left out.
     """
     parent = table["parent"].to_numpy(np.int64)
     own = table["self"].to_numpy(np.int64)
@@ -330,8 +358,10 @@ def stacks(table: pd.DataFrame, by: Metric = "cpu") -> list[str]:
         below = parent >= 0
         own = gpu - sum_by(parent[below], gpu[below], len(table))
     children: dict[int, list[int]] = {}
+    inside = ((table["kind"] != "account") | (table["name"] != OUTSIDE)).tolist()
     for node, above in enumerate(parent.tolist()):
-        children.setdefault(above, []).append(node)
+        if inside[node]:
+            children.setdefault(above, []).append(node)
     names, values = [_frame(name) for name in table["name"]], own.tolist()
     lines: list[str] = []
     path: list[str] = []
@@ -348,4 +378,4 @@ def stacks(table: pd.DataFrame, by: Metric = "cpu") -> list[str]:
 
 def _frame(name: str) -> str:
     """A name as a frame: no semicolon and no line end, which would end it."""
-    return " ".join(name.replace(";", ",").split()) or "(no name)"
+    return printable(" ".join(name.replace(";", ",").split())) or "(no name)"

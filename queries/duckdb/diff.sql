@@ -3,7 +3,7 @@
 -- Tables: before, after: results of Trace.ops() without the rows that have no calls. Parameters: see
 -- status.sql. Times are ns; deltas are after less before, with an absent side counted as 0.
 SELECT
-  row_status(b.calls, a.calls, b.total, a.total, $small, $large, $factor) AS status,
+  op_status(b, a, $small, $large, $gpu_small, $gpu_large, $factor) AS status,
   coalesce(b.op, a.op) AS op,
   NULL::VARCHAR AS replaced_by,
   coalesce(b.category, a.category) AS category,

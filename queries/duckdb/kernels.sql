@@ -2,9 +2,9 @@
 --
 -- Tables: before, after: results of Trace.kernels() without the rows outside of the scopes.
 -- Parameters: see status.sql. Times are ns on the GPU; delta is after less before, with an absent
--- side counted as 0.
+-- side counted as 0. A row of the same calls and other full names is changed, not same.
 SELECT
-  row_status(b.calls, a.calls, b.total, a.total, $small, $large, $factor) AS status,
+  row_status(b.calls, a.calls, b.total, a.total, $gpu_small, $gpu_large, $factor) AS status,
   coalesce(b.kernel, a.kernel) AS kernel,
   coalesce(b.category, a.category) AS category,
   b.calls AS calls_before,
@@ -21,6 +21,8 @@ SELECT
   a.max AS max_after,
   b.busy AS busy_before,
   a.busy AS busy_after,
+  b.variants AS variants_before,
+  a.variants AS variants_after,
   b.launches AS launches_before,
   a.launches AS launches_after,
   b.ops AS ops_before,

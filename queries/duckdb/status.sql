@@ -19,6 +19,14 @@ CASE
   ELSE 'same'
 END;
 
+-- The same for an op: shifted as well where its GPU time moved, by the same rule.
+CREATE OR REPLACE MACRO op_status(b, a, small, large, gpu_small, gpu_large, factor) AS
+CASE
+  WHEN row_status(b.calls, a.calls, b.total, a.total, small, large, factor) != 'same'
+    THEN row_status(b.calls, a.calls, b.total, a.total, small, large, factor)
+  ELSE row_status(b.calls, a.calls, b.gpu_total, a.gpu_total, gpu_small, gpu_large, factor)
+END;
+
 -- The order in which rows are shown.
 CREATE OR REPLACE MACRO status_rank(status) AS
 list_position(['changed', 'shifted', 'added', 'removed', 'same'], status);

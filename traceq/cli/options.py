@@ -90,7 +90,7 @@ def within(command: Command) -> Command:
             "--window",
             metavar="FROM:TO",
             help="Only this time, from the trace's start: 1.2s:3.4s, 500ms: or :2s . GPU work "
-            "counts where it was launched.",
+            "counts where it was launched (timeline: where it ran). Seconds without a unit.",
         ),
     )(cast(Command, limited))
 

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from traceq.errors import UsageError
 from traceq.report import Report
 
@@ -26,9 +24,7 @@ def write(text: str, path: str | None) -> None:
     """Write a whole result. Raises UsageError where the file cannot be written."""
     try:
         if path is None:
-            click.echo(text, nl=False)
-            if sys.stdout is not None:  # it may have been closed by the caller
-                sys.stdout.flush()
+            _print(text)
         else:
             _write_file(Path(path), text)
     except BrokenPipeError:
@@ -38,6 +34,14 @@ def write(text: str, path: str | None) -> None:
         raise UsageError(
             f"{path}: cannot be written: {error.strerror}", hint="Choose another file with -o."
         ) from error
+
+
+def _print(text: str) -> None:
+    if sys.stdout is None:  # closed by the caller
+        return
+    # Not by click, which takes escape sequences out of names where stdout is no terminal.
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _write_file(path: Path, text: str) -> None:
@@ -123,8 +127,15 @@ def to_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    for row in rows:
+        # Readers take a carriage return for the end of a row; Python quotes line feeds alone.
+        broken = any(isinstance(cell, str) and "\r" in cell for cell in row)
+        (_quoting(file) if broken else writer).writerow(row)
     return file.getvalue()
+
+
+def _quoting(file: io.StringIO) -> Any:
+    return csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
 
 def records_to_csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ def _facts(diff: Diff) -> tuple[tuple[str, str], ...]:
     before, after = diff.before.totals, diff.after.totals
     change = f"CPU {units.signed_micros(after.total - before.total)} µs"
     if diff.has_gpu:
-        delta = after.gpu.under.total - before.gpu.under.total
+        delta = _here(after).total - _here(before).total
         change += f", GPU {units.signed_micros(delta)} µs"
     return (
         ("before", _side_fact(diff.before.path, before)),
@@ -126,7 +126,7 @@ def _kernel_table(kernels: pd.DataFrame, show_all: bool, limit: int | None) -> T
     by_time = same.sort_values("total_before", ascending=False, kind="stable")
     shown = pd.concat([changed, by_time if show_all else by_time.head(KERNELS_SHOWN)])
     left = len(kernels) - len(shown)
-    note = f"{plural(left, 'more kernel')} (--all shows them)." if left else ""
+    note = f"{plural(left, 'more kernel')} with less time (--all shows them)." if left else ""
     rows = tuple(map(_diff_row, records(shown)))
     return Table("Kernels, copies and sets", _KERNEL_COLUMNS, rows, note)
 
@@ -160,17 +160,34 @@ def _diff_headline(diff: Diff) -> str:
         for status in STATUS_ORDER
         if status != "same" and counts.get(status, 0)
     ]
-    if not found:
+    kernels = _kernel_counts(diff)
+    if not found and not kernels:
         return f"{where}: no op changed its calls, and no time shifted much."
-    return f"{where}: {', '.join(found)} of {plural(len(diff.table), 'op')}."
+    ops = f"{', '.join(found) or 'none changed'} of {plural(len(diff.table), 'op')}"
+    return f"{where}: {ops}{kernels}."
+
+
+def _kernel_counts(diff: Diff) -> str:
+    counts = diff.kernels["status"].value_counts()
+    found = [
+        f"{counts[status]:,} {status}"
+        for status in STATUS_ORDER
+        if status != "same" and counts.get(status, 0)
+    ]
+    return f"; {', '.join(found)} of {plural(len(diff.kernels), 'kernel')}" if found else ""
+
+
+def _here(totals: ScopeTotals) -> GpuWork:
+    """The GPU work that is compared: without scopes also what no launch in the trace explains."""
+    return totals.gpu.under if totals.scopes else totals.gpu.all
 
 
 def _side_fact(path: str, totals: ScopeTotals) -> str:
-    gpu = totals.gpu.under
+    gpu = _here(totals)
     work = f", GPU {units.micros(gpu.total)} µs in {activities(gpu.activities)}"
     time = f"CPU {units.micros(totals.total)} µs{work if gpu.activities else ''}"
     if not totals.scopes:
-        return f"{path}: {time}; own time of all slices of all threads and streams"
+        return f"{path}: {time}; own time of all threads"
     return f"{path}: {plural(totals.scopes, 'scope')}, {time}"
 
 
@@ -208,7 +225,8 @@ def _account_lines(diff: Diff) -> Iterator[str]:
         parts = [("backward, of these", gpu.backward), ("outside", gpu.outside)]
         parts += [("launch not in the trace", gpu.unknown)]
         rest = "; ".join(f"{word} {_work(work)}" for word, work in parts if work.activities)
-        yield f"GPU {name}: {_work(gpu.under)} of {_work(gpu.all)} here; {rest}."
+        here = "here" if side.totals.scopes else "launched in the trace"
+        yield f"GPU {name}: {_work(gpu.under)} of {_work(gpu.all)} {here}; {rest}."
 
 
 def _work(work: GpuWork) -> str:

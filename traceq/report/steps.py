@@ -21,7 +21,7 @@ _COLUMNS = (
 _GPU_COLUMNS = (
     Column("gpu_total", "GPU total µs", Unit.MICROS),
     Column("gpu_busy", "GPU busy µs", Unit.MICROS, 2),
-    Column("activities", "kernels", Unit.COUNT),
+    Column("activities", "activities", Unit.COUNT),
     Column("launches", "launches", Unit.COUNT, 3),
 )
 _LAST_COLUMNS = (

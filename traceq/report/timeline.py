@@ -60,7 +60,11 @@ def timeline_report(
     return Report(
         headline=f"{_busy(timeline)} of {units.duration(span)}",
         facts=limits,
-        tables=(_states(timeline), _streams(timeline), _gaps(timeline, origin, limit)),
+        tables=tuple(
+            table
+            for table in (_states(timeline), _streams(timeline), _gaps(timeline, origin, limit))
+            if table.rows
+        ),
         warnings=warnings,
         remarks=(REMARK + (HIDDEN_REMARK if hidden else ""),),
     )
