@@ -36,7 +36,7 @@ WITH
   ),
   activity AS (
     SELECT
-      id, ts, dur, name, category,
+      id, ts,
       EXTRACT_ARG(arg_set_id, 'args.device') AS device,
       EXTRACT_ARG(arg_set_id, 'args.stream') AS stream,
       CAST(EXTRACT_ARG(arg_set_id, 'args.correlation') AS INTEGER) AS correlation
@@ -44,11 +44,10 @@ WITH
     WHERE category IN ('kernel', 'gpu_memcpy', 'gpu_memset')
   )
 SELECT
-  a.id, a.ts, a.dur, a.name, a.category,
+  a.id, a.ts,
   IIF(TYPEOF(a.device) = 'integer', a.device, NULL) AS device,
   IIF(TYPEOF(a.stream) = 'integer', a.stream, NULL) AS stream,
-  l.id AS launch_id, l.ts AS launch_ts,
-  COALESCE(a.correlation IN (SELECT correlation FROM _traceq_shared_numbers), 0) AS is_shared
+  a.correlation, l.id AS launch_id, l.ts AS launch_ts
 FROM activity a
 LEFT JOIN launch l ON l.correlation = a.correlation;
 
@@ -62,7 +61,10 @@ WHERE
   a.launch_id IS NULL
   AND COALESCE(o.category, '') NOT IN ('kernel', 'gpu_memcpy', 'gpu_memset')
   -- The arrows of several processes have the same numbers as their calls.
-  AND NOT a.is_shared
+  AND (
+    a.correlation IS NULL
+    OR a.correlation NOT IN (SELECT correlation FROM _traceq_shared_numbers)
+  )
 GROUP BY a.id;
 
 -- What is left, with the number of the op that asked for it (External id).
@@ -88,12 +90,29 @@ GROUP BY u.id
 -- Two ops of one number: the trace holds several processes, and none is known to be the one.
 HAVING COUNT(*) = 1;
 
+-- The activities with what is known of their launch; without their names, since those of kernels are
+-- long and take as long to copy as all the rest.
+CREATE OR REPLACE PERFETTO TABLE _traceq_launched AS
+SELECT id, device, stream, launch_id, 'correlation' AS via, ts - launch_ts AS delay
+FROM _traceq_correlated
+WHERE launch_id IS NOT NULL
+UNION ALL
+SELECT a.id, a.device, a.stream, j.launch_id, j.via, a.ts - l.ts
+FROM _traceq_correlated a
+LEFT JOIN (
+  SELECT id, launch_id, 'flow' AS via FROM _traceq_pointed
+  UNION ALL
+  SELECT id, launch_id, 'external id' AS via FROM _traceq_external
+) j ON j.id = a.id
+LEFT JOIN slice l ON l.id = j.launch_id
+WHERE a.launch_id IS NULL;
+
 -- Everything that the GPU did: kernels, copies and sets, each once, with the CPU call that launched
 -- it. Their durations add up to the trace's GPU time; labels on the GPU's tracks
 -- (gpu_user_annotation) span kernels and are left out. An activity is joined with its launch by
 -- correlation number, else by the profiler's arrow, else by the number of the op. One launch may
 -- have many activities (graph replay); an activity has at most one launch.
-CREATE OR REPLACE PERFETTO TABLE traceq_activities(
+CREATE OR REPLACE PERFETTO VIEW traceq_activities(
   -- Id of the activity's slice (slice.id).
   id LONG,
   -- (ns) Start on the GPU.
@@ -116,20 +135,6 @@ CREATE OR REPLACE PERFETTO TABLE traceq_activities(
   delay LONG
 )
 AS
-SELECT
-  id, ts, dur, name, category, device, stream, launch_id, 'correlation' AS via,
-  ts - launch_ts AS delay
-FROM _traceq_correlated
-WHERE launch_id IS NOT NULL
-UNION ALL
-SELECT
-  a.id, a.ts, a.dur, a.name, a.category, a.device, a.stream, j.launch_id, j.via, a.ts - l.ts
-FROM _traceq_correlated a
-LEFT JOIN (
-  SELECT id, launch_id, 'flow' AS via FROM _traceq_pointed
-  UNION ALL
-  SELECT id, launch_id, 'external id' AS via FROM _traceq_external
-) j ON j.id = a.id
-LEFT JOIN slice l ON l.id = j.launch_id
-WHERE a.launch_id IS NULL
-ORDER BY 1;
+SELECT a.id, s.ts, s.dur, s.name, s.category, a.device, a.stream, a.launch_id, a.via, a.delay
+FROM _traceq_launched a
+JOIN slice s ON s.id = a.id;

@@ -6,7 +6,7 @@ INCLUDE PERFETTO MODULE traceq.scopes;
 -- The calls that launched something, in order of time.
 CREATE OR REPLACE PERFETTO TABLE _traceq_launching AS
 SELECT s.id, s.ts, s.track_id
-FROM (SELECT DISTINCT launch_id FROM traceq_activities WHERE launch_id IS NOT NULL) a
+FROM (SELECT DISTINCT launch_id FROM _traceq_launched WHERE launch_id IS NOT NULL) a
 JOIN slice s ON s.id = a.launch_id
 ORDER BY s.ts;
 

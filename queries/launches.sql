@@ -14,5 +14,5 @@ CREATE OR REPLACE PERFETTO TABLE traceq_launches(
 )
 AS
 SELECT id AS activity_id, launch_id, via, delay
-FROM traceq_activities
+FROM _traceq_launched
 WHERE launch_id IS NOT NULL;

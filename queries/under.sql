@@ -55,10 +55,8 @@ RETURNS TABLE(
   track_id LONG,
   -- Slice (slice.id) that directly contains it on its lane; NULL for none.
   parent_id LONG,
-  -- Arguments (args.arg_set_id); NULL for none.
-  arg_set_id LONG,
   -- Scope (slice.id) that it is under; NULL for the whole trace.
   scope_id LONG
 )
 AS
-SELECT * FROM _traceq_below!($names);
+SELECT id, ts, dur, name, category, track_id, parent_id, scope_id FROM _traceq_below!($names);

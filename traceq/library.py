@@ -19,7 +19,7 @@ from traceq.model import Field
 PACKAGE = "traceq"
 
 _STATEMENT = re.compile(
-    r"CREATE OR REPLACE PERFETTO (?P<kind>TABLE|FUNCTION) (?P<name>\w+)\s*\((?P<fields>.*?)\n?\)"
+    r"CREATE OR REPLACE PERFETTO (?P<kind>TABLE|VIEW|FUNCTION) (?P<name>\w+)\s*\((?P<fields>.*?)\n?\)"
     r"\s*(?:(?P<note>(?:--[^\n]*\n\s*)*)RETURNS (?P<returns>TABLE\s*\((?P<columns>.*?)\n\)|\w+)"
     r"\s*)?AS\b",
     re.DOTALL,
@@ -92,7 +92,7 @@ def query_named(name: str) -> Query:
 def _describe(module: str, match: re.Match[str]) -> Query:
     comments = re.search(r"((?:--[^\n]*\n)+)\Z", match.string[: match.start()])
     columns, parameters = match["columns"], match["fields"]
-    if match["kind"] == "TABLE":
+    if match["kind"] != "FUNCTION":
         columns, parameters = parameters, ""
     scalar = None
     if match["returns"] and not columns:

@@ -162,8 +162,8 @@ class Trace:
         found = self.sql(
             "INCLUDE PERFETTO MODULE traceq.activities; SELECT id, COALESCE(device, -1) AS device, "
             "COALESCE(stream, -1) AS stream, COALESCE(launch_id, -1) AS launch_id "
-            "FROM traceq_activities"
-        )
+            "FROM _traceq_launched"
+        ).sort_values("id")
         links = self._read("traceq_backward")
         return join_activities(
             self.slices,

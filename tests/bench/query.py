@@ -96,9 +96,9 @@ def sql_tables(trace: Trace) -> dict[str, tuple[float, float]]:
 
 
 def _selects(query: library.Query) -> Iterator[tuple[str, str]]:
-    """The ways to ask for a table or function, by what they are for; every number is read."""
-    columns = ", ".join(f"MAX({item.name})" for item in query.columns if item.type != "STRING")
-    columns = columns or "NULL"
+    """The ways to ask for a table or function, by what they are for; ids and durations are read."""
+    read = [item.name for item in query.columns if item.name in ("id", "dur", "total", "calls")]
+    columns = ", ".join(f"MAX({name})" for name in read) or "NULL"
     values = {"pattern": f"'*{UNDER}*'", "match": "traceq_names('*rearrange*')"}
     given = [values.get(item.name, f"traceq_names('*{UNDER}*')") for item in query.parameters]
     call = f"{query.name}({', '.join(given)})" if given else query.name
