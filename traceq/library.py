@@ -19,7 +19,8 @@ from traceq.model import Field
 PACKAGE = "traceq"
 
 _STATEMENT = re.compile(
-    r"CREATE OR REPLACE PERFETTO (?P<kind>TABLE|VIEW|FUNCTION) (?P<name>\w+)\s*\((?P<fields>.*?)\n?\)"
+    r"CREATE OR REPLACE PERFETTO (?P<kind>TABLE|VIEW|FUNCTION) (?P<name>\w+)"
+    r"\s*\((?P<fields>.*?)\n?\)"
     r"\s*(?:(?P<note>(?:--[^\n]*\n\s*)*)RETURNS (?P<returns>TABLE\s*\((?P<columns>.*?)\n\)|\w+)"
     r"\s*)?AS\b",
     re.DOTALL,
