@@ -11,7 +11,8 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("mypy",),
     ("lint-imports",),
-    ("pytest", *sys.argv[1:]),
+    # A file at a time to each core: what a file's tests share is made once.
+    ("pytest", "-n", "auto", "--dist", "loadfile", *sys.argv[1:]),
 )
 
 
