@@ -15,7 +15,7 @@ from traceq.errors import QueryError
 TRACES = (
     ROOT / "tests" / "queries" / "stacks-adopted.json",
     ROOT / "tests" / "queries" / "ops-recursive.json",
-    ROOT / "sample_traces" / "einops.json.gz",
+    ROOT / "sample_traces" / "einops-0.json.gz",
 )
 OPS = "INCLUDE PERFETTO MODULE traceq.ops; SELECT * FROM traceq_ops({}) ORDER BY op"
 

@@ -30,7 +30,7 @@ from traceq import library
 
 QUERIES = ROOT / "queries"
 CASES = Path(__file__).parent / "queries"
-SAMPLES = ("einops", "flatten")
+SAMPLES = ("einops-0", "flatten-0")
 CASE_NAMES = sorted(path.stem for path in CASES.glob("*.sql"))
 MODULES = sorted(path.stem for path in QUERIES.glob("*.sql"))
 

@@ -1,9 +1,9 @@
 """Compare two torch-profiler traces under a module, count every event, and say what changed.
 
     >>> import traceq
-    >>> with traceq.open("sample_traces/einops.json.gz") as trace:
+    >>> with traceq.open("sample_traces/einops-0.json.gz") as trace:
     ...     len(trace.scope_calls("GatedDeltaNet"))
-    30
+    15
 
 Importing this is cheap: the rest is loaded when it is first used.
 """
@@ -14,17 +14,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from traceq.capturing import capture
     from traceq.compare import Diff, diff
     from traceq.errors import TraceqError
     from traceq.loading import open_trace as open
     from traceq.trace import Trace
 
-__all__ = ["Diff", "Trace", "TraceqError", "diff", "open"]
+__all__ = ["Diff", "Trace", "TraceqError", "capture", "diff", "open"]
 
 _HOMES = {
     "Diff": ("traceq.compare", "Diff"),
     "Trace": ("traceq.trace", "Trace"),
     "TraceqError": ("traceq.errors", "TraceqError"),
+    "capture": ("traceq.capturing", "capture"),
     "diff": ("traceq.compare", "diff"),
     "open": ("traceq.loading", "open_trace"),
 }
@@ -37,6 +39,11 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(module), attribute)
     globals()[name] = value
     return value
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext traceq`` in a notebook gives the cell magic ``%%traceq``."""
+    importlib.import_module("traceq.notebook").load_ipython_extension(shell)
 
 
 def __dir__() -> list[str]:

@@ -46,3 +46,11 @@ class PatternError(TraceqError):
 
 class UsageError(TraceqError):
     """Options that do not go together, or a value out of range."""
+
+
+class CaptureError(TraceqError):
+    """A capture could not be made; nothing is left under the name it was to have."""
+
+
+class CaptureWarning(UserWarning):
+    """A capture was made, but not as asked for; its record's notes hold it too."""

@@ -30,7 +30,8 @@ class TraceInfo:
     """The facts of a capture; None or empty where the trace does not tell.
 
     ``start`` and ``duration`` are ns (``start`` on the trace's own clock), ``flags`` are the
-    profiler's switches that were on, ``versions`` by component.
+    profiler's switches that were on, ``versions`` by component, ``capture`` the record that
+    ``traceq capture`` put into the file (README, "The record"), as it stands there.
     """
 
     path: str
@@ -45,6 +46,7 @@ class TraceInfo:
     start: int
     duration: int
     categories: tuple[CategoryCount, ...]
+    capture: dict[str, Any]
     metadata: dict[str, Any]
 
 
@@ -77,7 +79,8 @@ def describe(data: TraceData, path: str) -> TraceInfo:
         start=start,
         duration=end - start,
         categories=_categories(data),
-        metadata=metadata,
+        capture=_mapping(metadata.get("traceq")),
+        metadata={key: value for key, value in metadata.items() if key != "traceq"},
     )
 
 

@@ -54,9 +54,9 @@ def open_trace(
     called with (stage, done, in all), ``notify`` with a sentence where something takes long once.
     Raises TraceReadError for what is no trace, EngineError where the engine cannot be had.
 
-    >>> with open_trace("sample_traces/flatten.json.gz") as trace:
+    >>> with open_trace("sample_traces/flatten-0.json.gz") as trace:
     ...     trace.ledger.total.read
-    46899
+    26070
     """
     name = os.fsencode(path).decode("utf-8", "replace")
     if name.startswith(RUNNING_PREFIX):

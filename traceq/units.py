@@ -87,6 +87,26 @@ def duration(ns: int) -> str:
     return f"{ns} ns"
 
 
+def plural(number: int, noun: str, several: str | None = None) -> str:
+    """A count and what is counted.
+
+    >>> plural(1, "op"), plural(1080, "op"), plural(2, "activity", "activities")
+    ('1 op', '1,080 ops', '2 activities')
+    """
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
+
+
+def file_size(size: int) -> str:
+    """Bytes in the unit that suits them, decimal as disks and downloads count.
+
+    >>> file_size(640), file_size(305_000_000)
+    ('640 B', '305.0 MB')
+    """
+    if size < 1000:
+        return f"{size} B"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
+
+
 def printable(text: str) -> str:
     """Text with everything that does not print written as an escape: no name can steer a terminal.
 

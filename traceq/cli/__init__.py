@@ -5,13 +5,13 @@ Commands are loaded when they are called, so that ``--help`` and completion answ
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import sys
 
 import click
 
+from traceq.cli.lazy import LazyGroup
 from traceq.errors import TraceqError
 from traceq.units import printable
 
@@ -25,30 +25,16 @@ _COMMANDS = {
     "steps": "The steps of the capture.",
     "timeline": "What the GPUs did over time, and why they were idle.",
     "diff": "Compare two traces op by op.",
+    "capture": "Capture traces that are worth comparing.",
     "sql": "Run PerfettoSQL over a trace.",
     "queries": "The tables and functions that traceq adds to PerfettoSQL.",
 }
 
 
-class _LazyGroup(click.Group):
-    """Imports a command when it is run, and lists them without importing any."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
-        if name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"traceq.cli.{name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
-
-
 @click.command(
-    cls=_LazyGroup,
+    cls=LazyGroup,
+    about=_COMMANDS,
+    package="traceq.cli",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with: traceq info TRACE",
 )

@@ -11,7 +11,9 @@ import click
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _chain(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def chain(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """One decorator of several; their options are listed in this order."""
+
     def decorate(command: Command) -> Command:
         for decorator in reversed(decorators):
             command = decorator(command)
@@ -22,7 +24,7 @@ def _chain(*decorators: Callable[[Command], Command]) -> Callable[[Command], Com
 
 def opening(command: Command) -> Command:
     """How traces are opened: engine, arguments, timeout."""
-    return _chain(
+    return chain(
         click.option(
             "--engine",
             metavar="NAME",
@@ -78,7 +80,7 @@ def within(command: Command) -> Command:
         limits = {"steps": steps, "skip_first": skip_first, "window": window}
         return command(within=limits, **rest)
 
-    return _chain(
+    return chain(
         click.option(
             "--steps",
             metavar="FROM:TO",
@@ -118,7 +120,7 @@ def rows_to_show(limit: int | None, format_: str) -> int | None:
 
 def output(*formats: str) -> Callable[[Command], Command]:
     """Format and destination of the result."""
-    return _chain(
+    return chain(
         click.option(
             "--format",
             "format_",

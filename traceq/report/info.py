@@ -9,6 +9,7 @@ from traceq import units
 from traceq.compare import records
 from traceq.info import TraceInfo
 from traceq.model import Ledger, Tally, tally_dict
+from traceq.report.capture import capture_facts, capture_notes
 from traceq.report.model import Column, Report, Table, Unit
 from traceq.report.words import plural
 
@@ -32,7 +33,7 @@ def info_report(info: TraceInfo, ledger: Ledger, modules: pd.DataFrame) -> Repor
                 _no_modules(modules),
             ),
         ),
-        warnings=tuple(ledger.notes),
+        warnings=(*ledger.notes, *capture_notes(info.capture)),
     )
 
 
@@ -68,6 +69,7 @@ def _info_facts(info: TraceInfo) -> list[tuple[str, str]]:
         ("rank", rank + (f", {info.backend}" if rank and info.backend else "")),
         ("processes", "; ".join(info.processes)),
         ("recorded with", ", ".join(info.flags)),
+        *capture_facts(info.capture),
     ]
 
 

@@ -6,15 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from traceq import units
+from traceq.units import plural
 
-
-def plural(number: int, noun: str, several: str | None = None) -> str:
-    """A count and what is counted.
-
-    >>> plural(1, "op"), plural(1080, "op"), plural(2, "activity", "activities")
-    ('1 op', '1,080 ops', '2 activities')
-    """
-    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
+__all__ = ["activities", "plural", "quoted", "without_zeros"]
 
 
 def activities(number: int) -> str:

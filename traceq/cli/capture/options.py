@@ -1,0 +1,87 @@
+"""Options that several capture commands share, as decorators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from traceq.capturing.settings import DEFAULT_WARMUP, DEVICES, STACKS
+from traceq.cli import options
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def stack(command: Command) -> Command:
+    """How much of the Python side is recorded."""
+    return click.option(
+        "--stack",
+        type=click.Choice(STACKS),
+        default="python",
+        show_default=True,
+        help="python: every Python frame (costs CPU time). modules: a label on the modules that "
+        "match --under and on those around them; without it, on all. none: ops and kernels alone.",
+    )(command)
+
+
+def out(command: Command) -> Command:
+    """Where the trace goes."""
+    return click.option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        envvar="TRACEQ_OUT",
+        show_envvar=True,
+        required=True,
+        help="The trace: .json.gz, .json.zst or .json. Under torchrun the rank is put into the "
+        "name.",
+    )(command)
+
+
+def window(steps: int) -> Callable[[Command], Command]:
+    """Which steps are recorded."""
+
+    def decorate(command: Command) -> Command:
+        for decorator in (
+            click.option(
+                "--steps",
+                type=click.IntRange(min=1),
+                default=steps,
+                show_default=True,
+                metavar="N",
+                help="Record N steps.",
+            ),
+            click.option(
+                "--warmup",
+                type=click.IntRange(min=0),
+                default=DEFAULT_WARMUP,
+                show_default=True,
+                metavar="N",
+                help="Leave the first N steps out of the window.",
+            ),
+        ):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def recording(command: Command) -> Command:
+    """What the profiler is told beside the stack."""
+    for decorator in (
+        click.option(
+            "--device",
+            type=click.Choice(DEVICES),
+            default="auto",
+            show_default=True,
+            help="What to profile beside the CPU; auto: what is there.",
+        ),
+        click.option("--memory", is_flag=True, help="Record allocations (profile_memory)."),
+        click.option("--no-shapes", is_flag=True, help="Leave the ops' input shapes out."),
+    ):
+        command = decorator(command)
+    return command
+
+
+under = options.under
