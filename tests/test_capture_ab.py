@@ -139,6 +139,16 @@ def test_the_manifest_tells_all(desk: Path) -> None:
     assert "{out}" in data["commands"]["b"]["argv"]
 
 
+def test_secrets_are_neither_kept_nor_shown(desk: Path) -> None:
+    command = f"API_KEY=hush {writer(3)} --token hush"
+    series = capture_ab(command, command, desk / "dir", repeat=1, warm=0)
+    assert "hush" not in (series.folder / "ab.json").read_text()
+    assert all("hush" not in item.shown for item in series.commands.values())
+    (desk / "dir" / ".ab-link").symlink_to(desk)
+    capture_ab(command, command, desk / "dir", repeat=1, warm=0, force=True)
+    assert desk.is_dir()
+
+
 def test_a_command_finds_its_path_in_the_environment(desk: Path) -> None:
     copy = 'sh -c \'echo "{\\"$WORD\\": 1}" > "$TRACEQ_OUT"\''
     series = capture_ab(f"WORD=one {copy}", f"WORD=two {copy}", desk / "dir", repeat=1, warm=0)
@@ -283,6 +293,8 @@ def failing(desk: Path, b: str, **options: Any) -> CaptureError:
         ("pass", "wrote no trace"),
         ("open(sys.argv[1] + '.tmp', 'w')", "wrote no trace, but b-0.json.gz.tmp"),
         ("os.mkdir(sys.argv[1])", "no file in the place of its trace"),
+        ("os.symlink('/etc/hostname', sys.argv[1])", "wrote a link"),
+        ("import shutil; shutil.rmtree(os.path.dirname(sys.argv[1]))", "removed the folder"),
         ("open(sys.argv[1], 'w')", "wrote an empty trace"),
         ("open(sys.argv[1], 'w').write('{\"traceEvents\": [')", "cut off, or is no JSON"),
         ("open(sys.argv[1], 'w').write('a log')", "cut off, or is no JSON"),

@@ -200,10 +200,6 @@ def test_other_stacks(stack: str, tmp_path: Path) -> None:
     assert not any("rearrange" in name for name in names)
 
 
-def test_pull_request_sizes_make_720_calls() -> None:
-    assert GdnSettings(layers=32, steps=30).gdn_calls == 720
-
-
 # --- the variants -------------------------------------------------------------------------------
 
 

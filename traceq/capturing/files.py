@@ -125,7 +125,9 @@ def write_trace(raw: Path, final: Path, record: Mapping[str, Any]) -> Path:
     """
     partial = partial_name(final, "partial")
     try:
-        with _opened(raw) as source, partial.open("wb") as file:
+        partial.unlink(missing_ok=True)
+        # Exclusively: in a folder that others write to, the name may be a link to anywhere.
+        with _opened(raw) as source, partial.open("xb") as file:
             with _compressor(file, final.suffix) as sink:
                 _copy(source, sink, final.name, record)
             file.flush()

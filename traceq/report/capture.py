@@ -62,13 +62,14 @@ def _settings(settings: Mapping[str, Any]) -> str:
     for key in ("warmup", "steps"):
         if isinstance(settings.get(key), int):
             words.append(f"{key}={settings[key]}")
-    if device := _text(settings.get("device")):
-        words.append(f"device={device}")
+    for key in ("seconds", "device", "prefix"):
+        if value := _text(settings.get(key)):
+            words.append(f"{key}={value}")
     if under := _texts(settings, "under"):
         words.append(f"under={' '.join(under)}")
     words += [
         f"{key}={'yes' if settings[key] is True else 'no'}"
-        for key in ("shapes", "memory")
+        for key in ("shapes", "memory", "by_stage")
         if isinstance(settings.get(key), bool)
     ]
     return ", ".join(words)

@@ -13,6 +13,7 @@ from enum import Enum
 from itertools import takewhile
 from pathlib import Path
 
+from traceq.capturing.record import without_secrets
 from traceq.errors import UsageError
 
 OUT = "{out}"
@@ -69,6 +70,13 @@ class Command:
     form: Form
     argv: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """As it was typed, less what looks like a secret."""
+        words = shlex.split(self.text)
+        safe = without_secrets(words)
+        return self.text if safe == words else shlex.join(safe)
 
     def argv_for(self, path: Path) -> list[str]:
         """The words to run, with the path of the trace."""

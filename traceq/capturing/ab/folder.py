@@ -19,6 +19,7 @@ import zstandard
 
 from traceq.capturing.ab.commands import Command
 from traceq.capturing.ab.process import Run
+from traceq.capturing.record import without_secrets
 from traceq.errors import CaptureError, UsageError
 from traceq.units import printable
 
@@ -44,7 +45,8 @@ def prepare(folder: Path, force: bool) -> Path:
                 hint="Name another folder with -o, or replace them with --force.",
             )
         for path in old:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink()
     except OSError as error:
         raise unwritable(folder, error) from error
     return folder
@@ -72,10 +74,13 @@ def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
 def command_dict(command: Command) -> dict[str, Any]:
     """A side, for the manifest."""
     return {
-        "text": command.text,
+        "text": command.shown,
         "form": command.form.value,
-        "argv": list(command.argv),
-        "environment": dict(command.environment),
+        "argv": without_secrets(command.argv),
+        "environment": dict(
+            word.split("=", 1)
+            for word in without_secrets([f"{k}={v}" for k, v in command.environment.items()])
+        ),
     }
 
 
@@ -110,14 +115,8 @@ def last_lines(log: Path) -> list[str]:
 
 def trace_problem(path: Path) -> str:
     """What is wrong with the trace that a command has left; empty where it is whole."""
-    if not path.exists():
-        others = sorted(item.name for item in path.parent.iterdir())
-        instead = f", but {', '.join(others[:3])}: one trace a run is compared" if others else ""
-        return f"wrote no trace{instead}"
-    if not path.is_file():
-        return "wrote something that is no file in the place of its trace"
-    if not path.stat().st_size:
-        return "wrote an empty trace"
+    if problem := _place_problem(path):
+        return problem
     try:
         first, last = _ends(path)
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
@@ -125,6 +124,21 @@ def trace_problem(path: Path) -> str:
     if first not in (b"{", b"[") or last not in (b"}", b"]"):
         return "wrote a trace that is cut off, or is no JSON"
     return ""
+
+
+def _place_problem(path: Path) -> str:
+    """What is wrong with what lies in the trace's place, before it is read."""
+    if not path.parent.is_dir():
+        return "removed the folder that its trace was to go to"
+    if path.is_symlink():  # what it leads to may go with the work folder
+        return "wrote a link in the place of its trace"
+    if not path.exists():
+        others = sorted(item.name for item in path.parent.iterdir())
+        instead = f", but {', '.join(others[:3])}: one trace a run is compared" if others else ""
+        return f"wrote no trace{instead}"
+    if not path.is_file():
+        return "wrote something that is no file in the place of its trace"
+    return "" if path.stat().st_size else "wrote an empty trace"
 
 
 def _ends(path: Path) -> tuple[bytes, bytes]:

@@ -24,6 +24,7 @@ from traceq.capturing.ab.folder import (
     prepare,
     run_dict,
     trace_problem,
+    unwritable,
     work_folder,
     write_manifest,
 )
@@ -141,7 +142,10 @@ class _Series:
             problem = problem or trace_problem(out)
             keep = not (problem or caught or is_warm)
             if keep:
-                os.replace(out, final)
+                try:
+                    os.replace(out, final)
+                except OSError as error:
+                    raise unwritable(self.folder, error) from error
         problem = "was interrupted" if caught else problem
         trace = final if keep else None
         argv = command.argv
@@ -170,7 +174,7 @@ class _Series:
         left = f"Captures kept in {self.folder}: {kept}. " if kept else ""
         step = f"{left}Try the command alone; then start again with --force, or in another folder."
         return CaptureError(
-            f"run {run.number} of {total} ({run.name}, {printable(command.text)}) {run.problem}",
+            f"run {run.number} of {total} ({run.name}, {printable(command.shown)}) {run.problem}",
             hint="\n".join([hint, *tail, *_advice(command, run), step]),
         )
 

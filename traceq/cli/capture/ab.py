@@ -159,7 +159,7 @@ def _read(series: AbCapture, under: tuple[str, ...]) -> AbResult:
     samples = [_sample(run.name, str(run.trace), under) for run in series.captures]
     return AbResult(
         folder=str(series.folder),
-        commands={side: item.text for side, item in series.commands.items()},
+        commands={side: item.shown for side, item in series.commands.items()},
         is_same_command=series.is_same_command,
         under=under,
         samples=tuple(samples),

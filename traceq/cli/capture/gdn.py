@@ -132,11 +132,11 @@ def settings_of(workload: dict[str, Any], **more: Any) -> GdnSettings:
 def command(output: str, steps: int, workload: dict[str, Any], stack: Any) -> None:
     """Capture GatedDeltaNet layers at work: a prefill, then decodes.
 
-    The model is transformers' own Qwen3.5 with random weights; nothing is downloaded. Variants
-    differ in one place of the layer's code alone: einops and flatten in the reshape before
-    out_proj. On a GPU, kernels of flash-linear-attention and causal-conv1d run where installed.
-    Capture two variants with the same sizes, then: traceq diff A B --under GatedDeltaNet. Prints
-    the path of the trace.
+    The model is transformers' own Qwen3.5 with random weights; nothing is downloaded. A variant
+    changes one place of the layer's code: compare einops with flatten (the reshape before
+    out_proj), and gating with reshape. On a GPU, kernels of flash-linear-attention and
+    causal-conv1d run where installed. Capture two variants with the same sizes, then: traceq diff
+    A B --under GatedDeltaNet. Prints the path of the trace.
     """
     settings = settings_of(workload, steps=steps)
     from traceq.capturing.gdn.workload import capture_gdn

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from traceq.capturing.record import OUT_VARIABLE
 from traceq.capturing.settings import DEFAULT_WARMUP, DEVICES, STACKS
-from traceq.cli import options
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,7 +31,7 @@ def out(command: Command) -> Command:
         "-o",
         "--output",
         metavar="FILE",
-        envvar="TRACEQ_OUT",
+        envvar=OUT_VARIABLE,
         show_envvar=True,
         required=True,
         help="The trace: .json.gz, .json.zst or .json. Under torchrun the rank is put into the "
@@ -84,4 +84,13 @@ def recording(command: Command) -> Command:
     return command
 
 
-under = options.under
+def under(command: Command) -> Command:
+    """What the capture is about."""
+    return click.option(
+        "--under",
+        multiple=True,
+        metavar="PATTERN",
+        help="Module classes that the capture is about (patterns as for 'traceq ops'): with "
+        "--stack modules they get the labels; all is recorded whatever it says. May be given "
+        "several times.",
+    )(command)
