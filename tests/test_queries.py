@@ -223,12 +223,13 @@ class Recount:
         """calls, total, self, min, max, outermost by op."""
         below = self.below(is_scope)
         children: dict[int, int] = defaultdict(int)
-        for number in below:
+        for number in below - self.crossing():
             if self.parents[number] is not None:
                 children[self.parents[number]] += self.events[number].dur
         found: dict[str, list[Any]] = {}
         for number in sorted(below):
             event, op = self.events[number], oracle.fold(self.events[number].name)
+            op += " (on the GPU)" if event.cat == oracle.GPU_LABEL else ""
             nested = any(
                 other in below and oracle.fold(self.events[other].name) == op
                 for other in self.above(number)
@@ -240,6 +241,24 @@ class Recount:
             row[3] = min(row[3], event.dur)
             row[4] = max(row[4], event.dur)
             row[5] += 0 if nested else event.dur
+        return found
+
+    def crossing(self) -> set[int]:
+        """Of two children that overlap, as the frame that ends one step and begins the next does
+        with both labels, the shorter: it is on a lane of its own, and in nobody's self time."""
+        found: set[int] = set()
+        last: dict[int, int] = {}
+        for number, parent in enumerate(self.parents):
+            if parent is None:
+                continue
+            event, before = self.events[number], last.get(parent)
+            if before is not None:
+                other = self.events[before]
+                if event.ts < other.ts + other.dur:
+                    found.add(min(number, before, key=lambda item: self.events[item].dur))
+                    if number in found:
+                        continue
+            last[parent] = number
         return found
 
     def below(self, is_scope: Callable[[str], bool] | None) -> set[int]:
