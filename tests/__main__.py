@@ -11,9 +11,8 @@ CHECKS = (
     ("ruff", "format", "--check", "."),
     ("mypy",),
     ("lint-imports",),
-    # A file at a time to each core: what a file's tests share is made once. In their own order: by
-    # the number of their tests, those that start processes, few and slow, would all come last.
-    ("pytest", "-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder", *sys.argv[1:]),
+    # A file at a time to each core: what a file's tests share is made once.
+    ("pytest", "-n", "auto", "--dist", "loadfile", *sys.argv[1:]),
 )
 
 
