@@ -99,8 +99,6 @@ def measure_cost(settings: GdnSettings, repeat: int, folder: Path) -> Costs:
             f"warmup is {settings.forwards_before}",
             hint="Give 2 or more: a prefill and a decode at least must be warm.",
         )
-    from traceq.capturing.gdn.workload import Workload
-
     variant, device = find_variant(settings.variant), choose_device(settings.device)
     workload = Workload.build(settings, variant, device, decodes=repeat)
     bench = _Bench(workload, device, folder)

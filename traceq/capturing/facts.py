@@ -46,14 +46,15 @@ def versions() -> dict[str, str | None]:
     """Python, CUDA or ROCm, and the packages that decide what runs; None where absent."""
     return {
         "python": platform.python_version(),
-        "traceq": _version("traceq"),
+        "traceq": version("traceq"),
         "cuda": torch.version.cuda,
         "hip": torch.version.hip,
-        **{name: _version(name) for name in _PACKAGES},
+        **{name: version(name) for name in _PACKAGES},
     }
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """The installed version of a package; None where it is absent."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

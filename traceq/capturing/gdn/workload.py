@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from traceq.capturing import capture
+from traceq.capturing import capture, facts
 from traceq.capturing.device import choose_device
 from traceq.capturing.gdn.model import (
     VOCABULARY,
@@ -133,15 +132,8 @@ def describe(settings: GdnSettings, device: str) -> dict[str, Any]:
         },
         "kernels": kernels_used(device),
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(package) for name, package in _VERSIONS.items()},
+        "versions": {name: facts.version(package) for name, package in _VERSIONS.items()},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 @contextlib.contextmanager

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 import click
 
 from traceq.capturing.record import OUT_VARIABLE
 from traceq.capturing.settings import DEFAULT_WARMUP, DEVICES, STACKS
-
-Command = TypeVar("Command", bound=Callable[..., Any])
+from traceq.cli.options import Command, chain
 
 
 def stack(command: Command) -> Command:
@@ -41,35 +39,31 @@ def out(command: Command) -> Command:
 
 def window(steps: int) -> Callable[[Command], Command]:
     """Which steps are recorded."""
-
-    def decorate(command: Command) -> Command:
-        for decorator in (
-            click.option(
-                "--steps",
-                type=click.IntRange(min=1),
-                default=steps,
-                show_default=True,
-                metavar="N",
-                help="Record N steps.",
-            ),
-            click.option(
-                "--warmup",
-                type=click.IntRange(min=0),
-                default=DEFAULT_WARMUP,
-                show_default=True,
-                metavar="N",
-                help="Leave the first N steps out of the window.",
-            ),
-        ):
-            command = decorator(command)
-        return command
-
-    return decorate
+    return chain(
+        click.option(
+            "--warmup",
+            type=click.IntRange(min=0),
+            default=DEFAULT_WARMUP,
+            show_default=True,
+            metavar="N",
+            help="Leave the first N steps out of the window.",
+        ),
+        click.option(
+            "--steps",
+            type=click.IntRange(min=1),
+            default=steps,
+            show_default=True,
+            metavar="N",
+            help="Record N steps.",
+        ),
+    )
 
 
 def recording(command: Command) -> Command:
     """What the profiler is told beside the stack."""
-    for decorator in (
+    return chain(
+        click.option("--no-shapes", is_flag=True, help="Leave the ops' input shapes out."),
+        click.option("--memory", is_flag=True, help="Record allocations (profile_memory)."),
         click.option(
             "--device",
             type=click.Choice(DEVICES),
@@ -77,11 +71,7 @@ def recording(command: Command) -> Command:
             show_default=True,
             help="What to profile beside the CPU; auto: what is there.",
         ),
-        click.option("--memory", is_flag=True, help="Record allocations (profile_memory)."),
-        click.option("--no-shapes", is_flag=True, help="Leave the ops' input shapes out."),
-    ):
-        command = decorator(command)
-    return command
+    )(command)
 
 
 def under(command: Command) -> Command:
