@@ -21,8 +21,8 @@ import pytest
 from tests.conftest import ROOT
 from traceq.ab_result import AbResult, Range, Sample
 from traceq.capturing.ab import ProgramOptions, capture_ab, parse_command
-from traceq.capturing.ab.conditions import conditions, notes
 from traceq.compare import ScopeTotals
+from traceq.conditions import conditions, notes
 from traceq.errors import CaptureError, UsageError
 from traceq.kernels import GpuAccount, GpuWork
 from traceq.report.ab import ab_report
@@ -661,8 +661,15 @@ def test_from_commands_to_the_diff(desk: Path) -> None:
     assert "in these 3 captures a side, as by chance alone in 1 of 10 comparisons: each" in text
     assert "each of b took less than each of a; medians Δ −10.000 µs, ratio 1.48x" in text
     assert "hold no record of traceq capture" in text
-    assert "traceq diff dir/a-2.json.gz dir/b-2.json.gz --all" in text
-    assert "compares one capture a side, a-2 and b-2" in text
+    starts = ("--before dir/a-", "--after dir/b-")
+    files = [f"{start}{number}.json.gz" for start in starts for number in range(3)]
+    assert f"traceq diff {' '.join(files)} --all" in text
+    assert "before: 3 captures, dir/a-0.json.gz to a-2.json.gz: CPU 30.000 to 32.000 µs" in text
+    assert "after: 3 captures, dir/b-0.json.gz to b-2.json.gz: CPU 20.000 to 22.000 µs" in text
+    assert "samples: 3 captures before, 3 after; " in text
+    assert "declared changed in at most 10% of comparisons of unchanged code" in text
+    assert "CPU time: faster (−32.3%, 90% interval −37.5% to −26.7%)" in text
+    assert "↓  outer      1     31.000    21.000  −10.000  1.48x  −32.3%" in lines
 
 
 def test_on_a_terminal_a_line_tells_which_run_it_is(desk: Path) -> None:
@@ -699,13 +706,18 @@ def test_json_and_markdown(desk: Path) -> None:
     done = run(*words, "-o", "one", "--format", "json")
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
-    assert (data["schema"], data["kind"], data["diff"]["kind"]) == (1, "ab", "diff")
+    assert (data["schema"], data["kind"]) == (2, "ab")
+    assert (data["diff"]["schema"], data["diff"]["kind"]) == (2, "diff")
     assert (data["same_command"], data["overlap"]) == (True, {"cpu": True})
     assert data["ranges"]["a"]["cpu"] == {"min": 30_000, "median": 30_000, "max": 32_000}
     assert [row["run"] for row in data["runs"]] == ["a-0", "b-0", "a-1", "b-1"]
     assert data["runs"][0]["scopes"] == 1
     assert data["median"] == {"a": "a-0", "b": "b-0"}
-    assert data["diff"]["before"]["path"] == "one/a-0.json.gz"
+    for side, letter in (("before", "a"), ("after", "b")):
+        captures = [item["path"] for item in data["diff"][side]["captures"]]
+        assert captures == [f"one/{letter}-{number}.json.gz" for number in range(2)]
+    assert data["diff"]["scopes"]["cpu"]["verdict"] == "can't tell"
+    assert {row["status"] for row in data["diff"]["rows"]} == {"same"}
     done = run(*words, "-o", "two", "--format", "markdown", "--no-diff")
     assert "| b\\-1 | 32.000 | 1 | 1 |" in done.stdout
     assert "Under outer" not in done.stdout

@@ -31,6 +31,10 @@ UPDATE = os.environ.get("TRACEQ_UPDATE_GOLDENS") == "1"
 EINOPS, FLATTEN = "sample_traces/einops-0.json.gz", "sample_traces/flatten-0.json.gz"
 GDN = ("--under", "GatedDeltaNet")
 FIRST = ("--limit", "1")
+CAPTURES = (
+    *("--before", "sample_traces/einops-*.json.gz"),
+    *("--after", "sample_traces/flatten-*.json.gz"),
+)
 MAP = ("--map", "rearrange=>built-in method flatten")
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT MAX(i) FROM n"
 
@@ -155,6 +159,9 @@ CASES = {
         ["diff", EINOPS, FLATTEN, *GDN, *MAP, "--match", "flatten", "--format", "json"]
     ),
     "diff-csv": Case(["diff", EINOPS, FLATTEN, *GDN, *MAP, "--format", "csv"]),
+    "diff-captures": Case(["diff", *CAPTURES, *GDN]),
+    "diff-captures-wide": Case(["diff", *CAPTURES, *GDN, "--skip-first", "--limit", "5"], env=WIDE),
+    "diff-level": Case(["diff", *CAPTURES, *GDN, "--level", "0.05", "--bound", "0.05", *FIRST]),
     "sql-rearrange": Case(["sql", EINOPS, REARRANGE_SQL], env=WIDE),
     "sql-flatten": Case(["sql", FLATTEN, FLATTEN_SQL], env=WIDE),
     "sql-json": Case(["sql", "tiny.json", "SELECT name, parent_id FROM slice", "--format", "json"]),
@@ -177,6 +184,14 @@ CASES = {
     "bad-pattern": Case(["ops", FLATTEN, "--under", "GatedDeltanet"], 2),
     "bad-match": Case(["ops", FLATTEN, *GDN, "--match", "flaten"], 2),
     "bad-pattern-diff": Case(["diff", EINOPS, FLATTEN, "--under", "rearange"], 2),
+    "bad-diff-one-side": Case(["diff", "--before", EINOPS], 2),
+    "bad-diff-twice": Case(["diff", EINOPS, FLATTEN, "--after", EINOPS], 2),
+    "bad-diff-glob": Case(["diff", "--before", "nothing-*.json", "--after", EINOPS], 2),
+    "bad-diff-other-work": Case(["diff", "scopes1.json", "scopes2.json", "--under", "Net"], 2),
+    "bad-diff-copies": Case(
+        ["diff", "--before", EINOPS, "--before", EINOPS, "--after", FLATTEN, *GDN], 2
+    ),
+    "bad-diff-level": Case(["diff", "tiny.json", "tiny.json", "--level", "0"], 2),
     "bad-kernel": Case(["kernels", EINOPS, *GDN, "--match", "l3norm"], 2),
     "bad-kernel-elsewhere": Case(["kernels", EINOPS, "--match", "l2norm*", "--under", "Linear"], 2),
     "bad-steps": Case(["ops", EINOPS, "--steps", "70:90"], 2),
@@ -254,6 +269,17 @@ def steps_text() -> str:
     return json.dumps({"traceEvents": events})
 
 
+def scopes_text(number: int) -> str:
+    """So many modules, each with an op."""
+    lane = {"ph": "X", "pid": 1, "tid": 1, "cat": "python_function", "dur": 50}
+    events = [
+        lane | {"name": name, "ts": 100 * index, "dur": dur}
+        for index in range(number)
+        for name, dur in ((f"nn.Module: Net_{index}", 50), ("mm", 20))
+    ]
+    return json.dumps({"traceEvents": events})
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with good and bad files, in which the commands are run."""
@@ -267,6 +293,8 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = {
         "tiny.json": TINY,
         "steps.json": steps_text(),
+        "scopes1.json": scopes_text(1),
+        "scopes2.json": scopes_text(2),
         "deep.json": deep_text(500),
         "empty.json": "",
         "two.json": "{}",
@@ -362,7 +390,7 @@ def test_json_results_are_versioned_json() -> None:
     for kind in ("info", "ops", "diff", "sql", *kinds):
         text = (GOLDEN / f"{kind}-json.txt").read_text(encoding="utf-8")
         data = json.loads(text.partition("--- stdout\n")[2].partition("--- stderr")[0])
-        assert (data["schema"], data["kind"]) == (1, kind)
+        assert (data["schema"], data["kind"]) == (2 if kind == "diff" else 1, kind)
 
 
 def test_figures_of_the_two_queries() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ from hypothesis import strategies as st
 
 import traceq
 from tests.conftest import ROOT
-from traceq.compare import ONE_CAPTURE, STATUS_ORDER, Diff, parse_map
+from traceq.compare import ADDED, STATUS_ORDER, Diff
 from traceq.compare import diff as compare
 from traceq.errors import PatternError, TraceqError, UsageError
+from traceq.evidence import CAPTURES
+from traceq.maps import parse_map
+from traceq.stats import Verdict
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -81,6 +85,7 @@ def test_what_holds_for_any_two_traces(
     assert_same(itself)
     for result in (itself, there, back):
         assert_adds_up(result)
+        assert_nothing_declared(result)
         json.dumps(result.to_dict(), allow_nan=False)
     assert_mirrored(there, back)
 
@@ -90,7 +95,20 @@ def assert_same(diff: Diff) -> None:
     assert len(diff.unchanged) == len(diff.table)
     assert not diff.table["delta"].any()
     assert not diff.table["self_delta"].any()
+    assert set(diff.table["status"]) <= {"same"}
+    assert diff.groups.rows == diff.kernel_groups.rows == ()
+    assert diff.groups.alone == (0, 0)
+    assert_nothing_declared(diff)
     assert diff.before == diff.after
+
+
+DECLARED = {Verdict.FASTER, Verdict.SLOWER}
+
+
+def assert_nothing_declared(diff: Diff) -> None:
+    for table in (diff.table, diff.kernels):
+        assert not table["verdict"].isin([str(verdict) for verdict in DECLARED]).any()
+    assert not [item for item in diff.evidence.findings.values() if item.verdict in DECLARED]
 
 
 def assert_adds_up(diff: Diff) -> None:
@@ -102,10 +120,15 @@ def assert_adds_up(diff: Diff) -> None:
     shift = after.total - before.total - (after.self - before.self)
     assert int(table["self_delta"].sum()) == shift
     assert list(table["status"]) == sorted(table["status"], key=STATUS_ORDER.index)
+    assert_groups_add_up(diff)
     for row in diff.to_dict()["rows"]:
         assert row["delta"] == (row["total_after"] or 0) - (row["total_before"] or 0)
-        assert (row["calls_before"] is None) == (row["status"] == "added")
-        assert (row["calls_after"] is None) == (row["status"] == "removed")
+        assert row["delta"] == row["calls_part"] + row["shapes_part"] + row["cost_part"]
+        assert row["status"] != "same" or row["calls_before"] == row["calls_after"]
+        for side, status in (("before", "added"), ("after", "removed")):
+            is_absent = row[f"calls_{side}"] is None
+            assert is_absent or row["status"] != status
+            assert not is_absent or row["status"] in (status, "uneven")
         if row["total_before"] and row["total_after"]:
             assert row["ratio"] == pytest.approx(row["total_before"] / row["total_after"])
         for side in ("before", "after"):
@@ -113,6 +136,13 @@ def assert_adds_up(diff: Diff) -> None:
                 assert row[f"min_{side}"] <= row[f"average_{side}"] <= row[f"max_{side}"]
                 assert row[f"outermost_{side}"] <= row[f"total_{side}"]
                 assert 0 <= row[f"self_{side}"] <= row[f"total_{side}"]
+
+
+def assert_groups_add_up(diff: Diff) -> None:
+    """The groups and the unchanged code are the time of the scopes, on either side."""
+    groups = (*diff.groups.rows, diff.groups.unchanged)
+    for side, totals in (("before", diff.before.totals), ("after", diff.after.totals)):
+        assert sum(sum(group.sums(side, "time")) for group in groups) == totals.total
 
 
 OPPOSITE = {"added": "removed", "removed": "added"}
@@ -174,16 +204,17 @@ def test_statuses_and_their_order(before: traceq.Trace, after: traceq.Trace) -> 
     diff = compare(before, after, under="nn.Module: S")
     assert statuses(diff) == [
         ("changed", "aten::flatten"),
-        ("shifted", "aten::mul"),  # as many calls, three times as long
         ("added", NEW),
         ("removed", "a.py: old"),
         ("removed", "in.py: old2"),
+        ("same", "aten::mul"),  # three times as long, and as many calls
         ("same", "idle"),
     ]
     assert (diff.before.totals.scopes, diff.before.totals.total) == (1, 100_000)
     assert (diff.after.totals.scopes, diff.after.totals.total) == (1, 90_000)
     assert diff.before.totals.self == 100_000 - 20_000 - 10_000 - 5_000
-    assert diff.warnings == (ONE_CAPTURE,)
+    assert len(diff.warnings) == 1
+    assert diff.warnings[0].startswith("No record of the conditions of before, after:")
     assert diff.before.path.endswith("before.json")
     idle = row_of(diff, "idle")
     assert (idle["delta"], idle["ratio"], idle["average_before"]) == (0, None, 0.0)
@@ -237,13 +268,22 @@ def test_a_map_joins_all_that_matches_and_counts_nested_calls_once(
             for column in ("gpu_total", "gpu_self", "gpu_busy", "launches", "activities")
             for side in ("before", "after")
         },
+        **{key: row[key] for key in (*CALL_RANGES, *PARTS)},
+        **dict.fromkeys(ADDED),  # the old ops are on one side alone, and so is the new one
     }
+    assert sum(row[key] for key in PARTS) == row["delta"]
     assert statuses(diff)[1:] == [
         ("changed", "aten::flatten"),
-        ("shifted", "aten::mul"),
+        ("same", "aten::mul"),
         ("same", "idle"),
     ]
     assert_adds_up_with_maps(diff)
+
+
+CALL_RANGES = tuple(
+    f"calls_{end}_{side}" for end in ("low", "high") for side in ("before", "after")
+)
+PARTS = ("calls_part", "shapes_part", "cost_part")
 
 
 def assert_adds_up_with_maps(diff: Diff) -> None:
@@ -286,11 +326,93 @@ def test_what_is_left_of_a_replaced_op_counts(tmp_path: Path) -> None:
     assert (row["calls_before"], row["calls_after"]) == (100, 100)
 
 
-def test_a_large_shift_is_shown_though_no_call_changed(tmp_path: Path) -> None:
-    old = write_trace(tmp_path / "old.json", [("nn.Module: M_0", 0, 1000), ("mm", 0, 400)])
-    new = write_trace(tmp_path / "new.json", [("nn.Module: M_0", 0, 1000), ("mm", 0, 590)])
+def module_traces(folder: Path, name: str, times: list[int]) -> list[Path]:
+    """A capture for each of the times that ``mm`` takes."""
+    return [
+        write_trace(
+            folder / f"{name}-{number}.json", [("nn.Module: M_0", 0, 1000), ("mm", 0, took)]
+        )
+        for number, took in enumerate(times)
+    ]
+
+
+def test_one_capture_a_side_does_not_tell_a_large_shift_from_noise(tmp_path: Path) -> None:
+    old, new = module_traces(tmp_path, "old", [400]) + module_traces(tmp_path, "new", [590])
     with traceq.open(old) as before, traceq.open(new) as after:
-        assert statuses(compare(before, after, under="M_0")) == [("shifted", "mm")]
+        diff = compare(before, after, under="M_0")
+    row = row_of(diff, "mm")
+    assert (row["status"], row["delta"], row["cost_part"]) == ("same", 190_000, 190_000)
+    assert row["change"] == pytest.approx(190 / 400)  # told, and not declared
+    assert (row["verdict"], row["p"], row["noise"]) == ("can't tell", None, None)
+    assert (row["confidence"], row["captures_needed"]) == (0, CAPTURES)
+    assert diff.changes.empty
+    assert diff.groups.rows == ()
+    assert "| `mm` |" not in diff.to_markdown()
+    assert "CPU time of the scopes: can't tell" in diff.to_markdown()
+
+
+def test_a_large_shift_is_declared_by_captures_though_no_call_changed(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        old, new = (
+            [
+                stack.enter_context(traceq.open(path))
+                for path in module_traces(tmp_path, name, times)
+            ]
+            for name, times in (("old", [400, 402, 401]), ("new", [590, 593, 591]))
+        )
+        diff, back = compare(old, new, under="M_0"), compare(new, old, under="M_0")
+    row = row_of(diff, "mm")
+    assert (row["status"], row["verdict"], back.table["verdict"][0]) == ("same", "slower", "faster")
+    assert (row["total_before"], row["total_after"]) == (401_000, 591_000)  # the medians
+    assert diff.changes["op"].tolist() == ["mm"]
+    assert diff.groups.rows == ()
+    assert "| ↑ | `mm` |" in diff.to_markdown()
+    assert "| ↓ | `mm` |" in back.to_markdown()
+    assert [len(diff.to_dict()[side]["captures"]) for side in ("before", "after")] == [3, 3]
+    assert [item.path for item in diff.before.captures] == [item.path for item in old]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_sides_of_other_numbers_of_captures_without_steps(tmp_path: Path, number: int) -> None:
+    with contextlib.ExitStack() as stack:
+        paths = module_traces(tmp_path, "one", [400, 402, 590])
+        traces = [stack.enter_context(traceq.open(path)) for path in paths]
+        diff = compare(traces[:number], traces[number:], under="M_0")
+    row = row_of(diff, "mm")
+    assert (row["status"], row["verdict"], row["p"]) == ("same", "can't tell", None)
+    assert diff.changes.empty
+    assert "can't tell" in diff.to_markdown()
+
+
+def test_code_that_is_gone_from_every_step_is_removed_in_whole_traces_too(tmp_path: Path) -> None:
+    """Beside the steps a trace has calls that are made once: those are no scopes to compare by."""
+    steps = [(f"ProfilerStep#{n}", 100 * n, 90) for n in range(3)]
+    ops = [("mm", 100 * n + 5, 30) for n in range(3)]
+    once = [(f"once {word}", 400 + 10 * n, 5) for n, word in enumerate("abcde")]
+    relu = [("relu", 100 * n + 50, 20) for n in range(3)]
+    old = write_trace(tmp_path / "old.json", [*steps, *ops, *relu, *once])
+    new = write_trace(tmp_path / "new.json", [*steps, *ops, *once])
+    with traceq.open(old) as before, traceq.open(new) as after:
+        diff = compare(before, after)
+    assert diff.changes[["status", "op"]].to_numpy().tolist() == [["removed", "relu"]]
+    assert "the code is the same" not in diff.to_markdown()
+
+
+def test_calls_that_differ_in_some_scopes_only_are_no_change_of_the_code(tmp_path: Path) -> None:
+    """One scope of five fills a cache: its calls are uneven, and no row of what changed."""
+    scopes = [("nn.Module: M_0", 100 * n, 90) for n in range(5)]
+    ops = [("mm", 100 * n, 50) for n in range(5)]
+    old = write_trace(tmp_path / "old.json", [*scopes, *ops])
+    new = write_trace(tmp_path / "new.json", [*scopes, *ops, ("fill", 60, 10), ("mm", 75, 5)])
+    with traceq.open(old) as before, traceq.open(new) as after:
+        diff = compare(before, after, under="M_0")
+    assert statuses(diff) == [("uneven", "mm"), ("uneven", "fill")]
+    assert diff.changes.empty
+    assert diff.unchanged.empty  # no rows of the same calls either
+    assert diff.steady_groups == ()
+    assert [group.is_steady for group in diff.groups.rows] == [False]
+    assert "2 with other calls in some scopes or captures only of 2 ops." in diff.to_markdown()
+    assert_adds_up(diff)
 
 
 def test_several_maps_keep_the_order_in_which_they_were_given(
@@ -414,12 +536,22 @@ def test_scopes_with_nothing_below_them(folder: Path, before: traceq.Trace) -> N
         assert result._repr_html_()
 
 
-def test_a_different_number_of_scopes_is_warned_of(folder: Path, before: traceq.Trace) -> None:
-    rows = [*BEFORE, ("nn.Module: S_0", 200, 10)]
+def test_a_different_number_of_scopes_stops_the_comparison(
+    folder: Path, before: traceq.Trace
+) -> None:
+    rows = [*BEFORE, ("nn.Module: S_1", 200, 10)]
     with traceq.open(write_trace(folder / "two_scopes.json", rows)) as two:
-        diff = compare(before, two, under="S_0")
-    assert any("1 before, 2 after" in warning for warning in diff.warnings)
-    assert "1 before, 2 after" in diff.to_markdown()
+        with pytest.raises(UsageError, match=r": 1 \(before\), 2 \(after\)") as caught:
+            compare(before, two, under="S_")
+        assert "--force" in (caught.value.hint or "")
+        diff = compare(before, two, under="S_", force=True)
+    assert diff.comparability.blockers
+    for told in diff.comparability.blockers:
+        assert told in diff.warnings
+        assert "1 (before), 2 (after)" in told
+    assert "1 \\(before\\), 2 \\(after\\)" in diff.to_markdown()
+    assert diff.groups.alone == (0, 1)
+    assert_groups_add_up(diff)
 
 
 def test_what_is_wrong_with_a_file_is_warned_of(folder: Path, before: traceq.Trace) -> None:
@@ -440,24 +572,40 @@ def test_to_dict_has_the_documented_keys(before: traceq.Trace, after: traceq.Tra
     data = json.loads(json.dumps(diff.to_dict(), allow_nan=False))
     assert list(data) == [
         *("schema", "kind", "under", "match", "maps", "within", "before", "after", "warnings"),
-        *("rows", "kernels"),
+        *("comparability", "evidence", "scopes", "groups", "kernel_groups", "rows", "kernels"),
     ]
-    assert (data["schema"], data["kind"]) == (1, "diff")
+    assert (data["schema"], data["kind"]) == (2, "diff")
     assert (data["under"], data["match"]) == (["S_0"], ["*"])
     for side in ("before", "after"):
-        assert list(data[side]) == ["path", "scopes", "total", "self", "gpu"]
-    text = (ROOT / "queries" / "duckdb" / "diff.sql").read_text(encoding="utf-8")
-    documented = re.findall(r" AS (\w+),?$", text.partition("\nFROM ")[0], re.MULTILINE)
+        assert list(data[side]) == ["captures"]
+        (capture,) = data[side]["captures"]
+        assert list(capture) == ["path", "scopes", "total", "self", "gpu"]
+    assert set(data["scopes"]) == {"cpu", "gpu"}
+    assert all(tuple(finding) == ADDED for finding in data["scopes"].values())
+    for family in ("groups", "kernel_groups"):
+        assert list(data[family]) == ["rows", "unchanged", "scopes_alone"]
+    assert data["groups"]["rows"]
     assert data["rows"]
     for row in data["rows"]:
-        assert list(row) == documented
+        assert list(row) == [*documented("diff"), *PARTS, *ADDED]
         for key, value in row.items():
             if key in ("status", "op", "category"):
                 assert isinstance(value, str)
-            elif key.startswith(("ratio", "average")):
+            elif key == "verdict":
+                assert value in (None, *Verdict)
+            elif key in FRACTIONS or key.startswith(("ratio", "average")):
                 assert value is None or type(value) is float, key
             elif key != "replaced_by":
                 assert value is None or type(value) is int, key
+
+
+FRACTIONS = {*ADDED} - {"verdict", "captures_needed"}
+
+
+def documented(query: str) -> list[str]:
+    """The columns of one of queries/duckdb/."""
+    text = (ROOT / "queries" / "duckdb" / f"{query}.sql").read_text(encoding="utf-8")
+    return re.findall(r" AS (\w+),?$", text.partition("\nFROM ")[0], re.MULTILINE)
 
 
 def test_table_has_whole_numbers(before: traceq.Trace, after: traceq.Trace) -> None:
@@ -474,10 +622,13 @@ def test_to_markdown_and_html(before: traceq.Trace, after: traceq.Trace) -> None
     diff = compare(before, after, under="S_0", maps=["old=>built-in"])
     short, long = diff.to_markdown(), diff.to_markdown(show_all=True)
     for text in (short, long):
-        assert text.startswith("**Under S\\_0: 1 replaced, 1 changed, 1 shifted of 4 ops.**\n")
+        assert text.startswith("**Under S\\_0, a.py: old became \\<built\\-in method flatten ")
+        assert "CPU time of the scopes: can't tell.**\n" in text
         assert "| ⇒ | `a.py: old + in.py: old2` ⇒ `" in text
         assert "4.00x" in text
-        assert "One capture on each side" in text
+        assert "<sub>1 replaced, 1 with other calls of 4 ops.</sub>" in text
+        assert "CPU time: `can't tell (" in text
+        assert "take 3 captures a side" in text
         assert text.endswith("\n")
     assert "`idle`" in long
     assert "`idle`" not in short
@@ -672,12 +823,18 @@ def test_a_slower_kernel_is_neither_cpu_time_nor_passed_over(
         diff = compare(one, other, under=under)
     assert diff.before.totals.total == diff.after.totals.total == 100_000
     assert diff.after.totals.gpu.under.total == 600_000
-    assert row_of(diff, "aten::mul")["status"] == "shifted"
+    assert row_of(diff, "aten::mul")["delta"] == 0
     assert row_of(diff, "aten::mul")["gpu_delta"] == 510_000
-    assert diff.kernels["status"].tolist() == ["shifted"]
-    headline = diff.to_markdown().splitlines()[0]
-    assert "shifted" in headline
-    assert "kernel" in headline
+    # Shown, and not declared slower: one capture a side without steps cannot tell.
+    (kernel,) = diff.to_dict()["kernels"]
+    assert list(kernel) == [*documented("kernels"), *ADDED]
+    assert (kernel["status"], kernel["delta"]) == ("same", 510_000)
+    assert (kernel["verdict"], kernel["change"]) == ("can't tell", pytest.approx(510 / 90))
+    scopes = diff.to_dict()["scopes"]
+    assert (scopes["cpu"]["change"], scopes["gpu"]["change"]) == (0, pytest.approx(510 / 90))
+    text = diff.to_markdown()
+    assert "| `nn.Module: M_0 kernel` | 1 | 90.000 | 600.000 | \\+510.000 | 0.15x | \\~ |" in text
+    assert "GPU time" in text.splitlines()[0]
 
 
 def test_a_kernel_of_another_type_has_changed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -16,8 +17,14 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 
 from traceq import units
-from traceq.compare import ONE_CAPTURE, Diff, ScopeTotals, Side
+from traceq.align import GroupKey, Kind
+from traceq.comparability import Comparability
+from traceq.compare import STATUS_ORDER, CaptureTotals, Diff, Side, finding_dict
+from traceq.evidence import Evidence, Finding, RowKey
+from traceq.evidence import Unit as SampleUnit
+from traceq.groups import Group, Groups, Work
 from traceq.kernels import GpuAccount, GpuWork
+from traceq.reading import ScopeTotals
 from traceq.render.html import to_html
 from traceq.render.markdown import NAME_WIDTH, code, escape, to_markdown
 from traceq.render.terminal import to_terminal
@@ -36,6 +43,7 @@ from traceq.report import (
     tree_report,
 )
 from traceq.selection import OUTSIDE
+from traceq.stats import Interval, Verdict
 from traceq.timeline import Timeline
 
 HOSTILE = {
@@ -236,10 +244,52 @@ _DIFF_FIELDS = (
 )
 
 
+def finding_of(number: int) -> Finding:
+    """One of each verdict in turn, with figures that need room."""
+    verdict = list(Verdict)[number % len(Verdict)]
+    sample = Interval(LONG, LONG - 1, LONG + 1, 0.9375)
+    change = Interval(12.345, -0.5, 1234.5, 0.9375)
+    per_call = None if number % 2 else Interval(-LONG, -LONG - 1, LONG, 0.9375)
+    return Finding(sample, sample, change, 0.05, 0.0625, verdict, 7, per_call)
+
+
+def work_of(number: int) -> dict[str, list[Any]]:
+    return {name: [np.array([LONG, number])] for name in Work.__slots__}
+
+
+def groups_of(names: list[str]) -> Groups:
+    """A group of each kind in turn, and the code that is the same."""
+    rows = []
+    for number, name in enumerate(names):
+        kind = list(Kind)[number % len(Kind)]
+        gone = () if kind is Kind.ADDED else (name, name, names[0])
+        come = () if kind is Kind.REMOVED else (names[-1 - number], name)
+        key = GroupKey(kind, name if number % 3 else "", gone, come)
+        found = Group(key, [12], [1_234], number % 2 == 0, number % 5 != 4, outside=3)
+        found.before, found.after = work_of(number), work_of(number + 1)
+        rows.append(found)
+    unchanged = Group(GroupKey(Kind.REPLACED, "", (), ()), [12], [1_234])
+    unchanged.before, unchanged.after = work_of(0), work_of(0)
+    return Groups(tuple(rows), unchanged, (1, 0), frozenset(names))
+
+
+def evidence_of(names: list[str]) -> Evidence:
+    keys = [RowKey("scopes", name) for name in ("cpu", "gpu")]
+    keys += [
+        RowKey(table, str(number))
+        for table in ("groups", "kernel_groups")
+        for number in range(len(names))
+    ]
+    findings = {key: finding_of(number) for number, key in enumerate(keys)}
+    floors = {"cpu": (-0.2, 0.9), "gpu": (0.0, 0.1)}
+    noise = {"cpu": 0.05, "gpu": None}
+    return Evidence(SampleUnit.STEP, (5, 5), 0.1, 0.01, True, noise, floors, findings)
+
+
 def diff_of(names: list[str]) -> Report:
     rows = []
     for number, name in enumerate(names):
-        status = ("replaced", "changed", "added", "removed")[number % 4]
+        status = STATUS_ORDER[number % len(STATUS_ORDER)]
         row: dict[str, Any] = {
             "status": status,
             "op": name,
@@ -249,6 +299,8 @@ def diff_of(names: list[str]) -> Report:
             "self_delta": 5,
             "ratio": None if status in ("added", "removed") else 12.5,
             "gpu_delta": -5,
+            **dict.fromkeys(("calls_part", "shapes_part", "cost_part"), -LONG),
+            **finding_dict(None if status in ("added", "removed") else finding_of(number)),
         }
         for field in _DIFF_FIELDS:
             row[f"{field}_before"] = None if status == "added" else 1_000 + number
@@ -257,9 +309,10 @@ def diff_of(names: list[str]) -> Report:
     table = pd.DataFrame(rows, dtype=object).astype(
         {f"{field}_{side}": "Int64" for field in _DIFF_FIELDS for side in ("before", "after")}
     )
+    before, after = ScopeTotals(1, 5_000, 0, GPU), ScopeTotals(2, 6_000, 0, GPU)
     result = Diff(
-        before=Side(names[0], ScopeTotals(1, 5_000, 0, GPU)),
-        after=Side(names[-1], ScopeTotals(2, 6_000, 0, GPU)),
+        before=Side((CaptureTotals(names[0], before),)),
+        after=Side(tuple(CaptureTotals(name, after) for name in (names[-1], names[0]))),
         under=(names[0] or "x",),
         match=(),
         maps=(),
@@ -271,8 +324,13 @@ def diff_of(names: list[str]) -> Report:
             "steps_after": names[-1],
         },
         table=table,
+        ops=table,
         kernels=table.rename(columns={"op": "kernel"}).drop(columns="replaced_by"),
-        warnings=(ONE_CAPTURE, f"{names[0]}: a warning"),
+        groups=groups_of(names),
+        kernel_groups=groups_of(names),
+        evidence=evidence_of(names),
+        comparability=Comparability(),
+        warnings=(f"{names[0]}: a warning", f"a warning of {names[-1]}"),
     )
     return diff_report(result)
 

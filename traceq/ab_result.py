@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from math import comb
 from typing import Any
 
 from traceq import units
 from traceq.capturing.ab import SIDES
-from traceq.capturing.ab.conditions import GPU, RANKS, conditions, counted, notes, shorter
-from traceq.compare import NO_CPU, ONE_CAPTURE, Diff, ScopeTotals, scope_totals
+from traceq.compare import Diff
+from traceq.conditions import GPU, RANKS, conditions, counted, notes, shorter
 from traceq.info import TraceInfo
 from traceq.kernels import GpuWork
+from traceq.outline import NO_CPU
+from traceq.reading import ScopeTotals, scope_totals
 from traceq.trace import Trace
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of :meth:`AbResult.to_dict`; raised when a key changes its meaning or goes away."""
 
 FEW = 4
@@ -61,7 +63,7 @@ class Sample:
     @property
     def gpu(self) -> GpuWork:
         """GPU work of the scopes; of the whole trace also what no launch in it explains."""
-        return self.totals.gpu.under if self.totals.scopes else self.totals.gpu.all
+        return self.totals.gpu_here
 
     def time(self, measure: str) -> int:
         """Time (ns) by ``cpu`` or ``gpu``."""
@@ -90,7 +92,7 @@ class Range:
 class AbResult:
     """A series of captures, read: ``samples`` in the order in which they were made.
 
-    ``diff`` compares the two captures of :attr:`pair`, or is None where that was not wanted.
+    ``diff`` compares all captures, or is None where that was not wanted.
     """
 
     folder: str
@@ -186,18 +188,6 @@ def _conditions(info: TraceInfo) -> dict[str, str]:
     if info.world_size is not None:
         found.setdefault(RANKS, str(info.world_size))
     return found
-
-
-def with_diff(result: AbResult, diff: Diff) -> AbResult:
-    """The result with the diff of its pair, which knows of the other captures then."""
-    one, other = result.pair
-    known = (
-        f"This part compares one capture a side, {one.name} and {other.name}: how far its times "
-        "are noise, the ranges above tell."
-    )
-    several = len(result.samples) > len(SIDES)
-    warnings = [known if several and text == ONE_CAPTURE else text for text in diff.warnings]
-    return replace(result, diff=replace(diff, warnings=tuple(warnings)))
 
 
 def _median(samples: Sequence[Sample], measure: str) -> Sample:

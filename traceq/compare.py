@@ -1,7 +1,8 @@
-"""Compares the ops of two traces under a scope: tables in, one table out.
+"""Compares captures of two sides under a scope: open traces in, one :class:`Diff` out.
 
-One capture a side is compared here; what its numbers can and cannot tell is said in the result's
-warnings. How it looks is left to ``report`` and ``render``.
+The steps of a comparison are modules of their own: ``reading`` (one capture), ``combine`` (those
+of a side), ``groups`` (what replaced what), ``evidence`` (what is more than noise), ``decompose``
+(why), ``comparability`` (what else differs). How it looks is left to ``report`` and ``render``.
 """
 
 from __future__ import annotations
@@ -13,73 +14,69 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from traceq.errors import PatternError, UsageError
-from traceq.gpu import CATEGORIES
-from traceq.kernel_names import short_kernel
-from traceq.kernels import GpuAccount
+from traceq.combine import combine
+from traceq.comparability import CaptureFacts, Comparability, compare_facts, read_facts
+from traceq.decompose import by_shape, parts_of
+from traceq.errors import UsageError
+from traceq.evidence import BOUND, LEVEL, Evidence, Finding, weigh
+from traceq.groups import Group, Groups, align_captures, align_kernels
 from traceq.library import duckdb_query
+from traceq.maps import JOINED, map_row, parse_map
 from traceq.names import fold_name, matching_names
-from traceq.selection import Windows
+from traceq.reading import Question, Reading, ScopeTotals, read
+from traceq.stats import LEAST_LEVEL, Verdict
 from traceq.trace import Patterns, Trace, not_under_scope
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of :meth:`Diff.to_dict`; raised when a key changes its meaning or goes away."""
 
-SHIFT_FACTOR = 1.5
-SHIFT_SHARE = 0.01
-LARGE_SHARE = 0.1
-"""An op with as many calls as before is ``shifted`` where its average call moved by more than
-SHIFT_FACTOR and its total by SHIFT_SHARE of the scopes' time, or its total by LARGE_SHARE of that.
-This decides what is shown, not what is significant."""
+STATUS_ORDER = ("replaced", "changed", "added", "removed", "uneven", "same")
+"""``uneven``: the calls differ, but in some scopes or captures alone."""
 
-ONE_CAPTURE = (
-    "One capture on each side: times cannot be told from noise, call counts can. "
-    "Repeat both captures before you quote a time."
-)
-
-NO_CPU = (*CATEGORIES, "gpu_user_annotation", "Trace")
-"""Categories of slices that are no CPU time: kernels have a table of their own."""
-
-JOINED = " + "
-"""Stands between ops that were replaced together."""
-
-STATUS_ORDER = ("replaced", "changed", "shifted", "added", "removed", "same")
+_NOT_CHANGED = ("same", "uneven")
 
 
 @dataclass(frozen=True, slots=True)
-class ScopeTotals:
-    """The scopes of one side: how many, the sum of their durations and of their own time (ns).
-
-    Without ``--under`` there are no scopes (0): ``total`` is the own time of all slices then.
-    ``gpu`` tells which part of the GPU's work is theirs.
-    """
-
-    scopes: int
-    total: int
-    self: int
-    gpu: GpuAccount
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One of the two traces: where it came from and the totals of its scopes."""
+class CaptureTotals:
+    """One capture of a side: its file and the totals of its scopes."""
 
     path: str
     totals: ScopeTotals
 
 
-@dataclass(frozen=True)
-class Diff:
-    """The comparison of two traces.
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of the two sides: its captures, in the order given."""
 
-    ``table`` has one row an op (columns: queries/duckdb/diff.sql; times in ns), replaced pairs
-    first, then changed, shifted, added, removed and, last, the ops of the same calls. ``kernels``
-    has one row a kernel, copy or set (queries/duckdb/kernels.sql). ``within`` holds the limits of
-    time as they were asked for, and how steps were found on each side. ``warnings`` belong to the
-    result: they are shown wherever it is.
+    captures: tuple[CaptureTotals, ...]
+
+    @property
+    def path(self) -> str:
+        """The files."""
+        return ", ".join(item.path for item in self.captures)
+
+    @property
+    def totals(self) -> ScopeTotals:
+        """Those of the capture with the median CPU time."""
+        in_order = sorted(self.captures, key=lambda item: item.totals.total)
+        return in_order[(len(in_order) - 1) // 2].totals
+
+
+@dataclass(frozen=True, repr=False)
+class Diff:
+    """The comparison of two sides.
+
+    ``table`` has one row an op (columns: queries/duckdb/diff.sql and ``traceq.compare.ADDED``;
+    times in ns, medians over a side's captures), replaced pairs first, then changed, added, removed
+    ones, and those of the same calls; ``ops`` are all of them as they are, without ``maps`` and
+    ``match``. ``kernels`` has one row a kernel, copy or set (queries/duckdb/kernels.sql).
+    ``groups`` and ``kernel_groups`` tell what replaced what,
+    ``evidence`` what the samples say of each row. ``within`` holds the limits of time as they were
+    asked for, and how steps were found on each side. ``warnings`` belong to the result: they are
+    shown wherever it is.
     """
 
     before: Side
@@ -88,24 +85,43 @@ class Diff:
     match: tuple[str, ...]
     maps: tuple[str, ...]
     table: pd.DataFrame
+    ops: pd.DataFrame
     kernels: pd.DataFrame
+    groups: Groups
+    kernel_groups: Groups
+    evidence: Evidence
+    comparability: Comparability
     within: dict[str, Any]
     warnings: tuple[str, ...] = field(default=())
 
     @property
     def changes(self) -> pd.DataFrame:
-        """The rows that are not ``same``."""
-        return self.table[self.table["status"] != "same"].reset_index(drop=True)
+        """The rows of other calls than before, and those that are declared faster or slower."""
+        return self.table[_is_change(self.table)].reset_index(drop=True)
 
     @property
     def unchanged(self) -> pd.DataFrame:
-        """The rows with as many calls as before and no large shift of time."""
-        return self.table[self.table["status"] == "same"].reset_index(drop=True)
+        """The rows with as many calls as before that are not declared changed."""
+        is_same = (self.table["status"] == "same") & ~_is_change(self.table)
+        return self.table[is_same].reset_index(drop=True)
+
+    @property
+    def uneven(self) -> pd.DataFrame:
+        """The rows with other calls in some scopes or captures alone, not declared changed."""
+        is_uneven = (self.table["status"] == "uneven") & ~_is_change(self.table)
+        return self.table[is_uneven].reset_index(drop=True)
 
     @property
     def has_gpu(self) -> bool:
         """Whether the GPU ran anything on either side."""
-        return any(side.totals.gpu.all.activities for side in (self.before, self.after))
+        sides = (*self.before.captures, *self.after.captures)
+        return any(item.totals.gpu.all.activities for item in sides)
+
+    @property
+    def steady_groups(self) -> tuple[tuple[str, Group], ...]:
+        """The groups that are no accident of single scopes, with their number in the evidence."""
+        rows = enumerate(self.groups.rows)
+        return tuple((str(number), group) for number, group in rows if group.is_steady)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, versioned by ``schema``; times in ns."""
@@ -119,6 +135,13 @@ class Diff:
             "before": _side_dict(self.before),
             "after": _side_dict(self.after),
             "warnings": list(self.warnings),
+            "comparability": self.comparability.to_dict(),
+            "evidence": self.evidence.to_dict(),
+            "scopes": {
+                name: finding_dict(self.evidence.of("scopes", name)) for name in ("cpu", "gpu")
+            },
+            "groups": _groups_dict(self.groups, self.evidence, "groups"),
+            "kernel_groups": _groups_dict(self.kernel_groups, self.evidence, "kernel_groups"),
             "rows": records(self.table),
             "kernels": records(self.kernels),
         }
@@ -130,6 +153,11 @@ class Diff:
 
         return to_markdown(diff_report(self, show_all=show_all))
 
+    def __repr__(self) -> str:
+        from traceq.report import diff_report
+
+        return f"<Diff: {diff_report(self).headline}>"
+
     def _repr_html_(self) -> str:
         from traceq.render.html import to_html
         from traceq.report import diff_report
@@ -137,37 +165,33 @@ class Diff:
         return to_html(diff_report(self))
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The part of one trace that is compared, and its tables."""
-
-    trace: Trace
-    under: Patterns
-    windows: Windows | None
-    ops: pd.DataFrame
-    kernels: pd.DataFrame
-    variants: dict[str, frozenset[str]]
-    totals: ScopeTotals
-
-    @classmethod
-    def read(cls, trace: Trace, under: Patterns, windows: Windows | None) -> _Part:
-        """Rows that have no calls are left out: the totals tell the GPU time that they hold."""
-        ops = trace.ops(under=under, windows=windows)
-        kernels = trace.kernels(under=under, windows=windows)
-        return cls(
-            trace,
-            under,
-            windows,
-            ops[(ops["calls"] > 0) & ~ops["category"].isin(NO_CPU)],
-            kernels[kernels["category"] != ""],
-            _variants(trace.kernels(under=under, full_names=True, windows=windows)),
-            scope_totals(trace, under, ops, windows),
-        )
+ADDED = (
+    "sample_before",
+    "sample_before_low",
+    "sample_before_high",
+    "sample_after",
+    "sample_after_low",
+    "sample_after_high",
+    "change",
+    "change_low",
+    "change_high",
+    "confidence",
+    "noise",
+    "p",
+    "verdict",
+    "captures_needed",
+)
+"""Columns that the evidence adds to both tables: the median time (ns) of a sample of each side with
+its interval; the relative change (0.1: 10 % more) with its interval and the confidence of that; the
+spread of captures of one side (relative; absent: not known); the adjusted p (absent: no test);
+faster, slower, same or can't tell (absent: the row has time on one side alone); about how many
+captures a side would tell. The ops have ``calls_part``, ``shapes_part`` and ``cost_part`` (ns) too,
+which add up to ``delta``."""
 
 
 def diff(
-    before: Trace,
-    after: Trace,
+    before: Trace | Sequence[Trace],
+    after: Trace | Sequence[Trace],
     *,
     under: Patterns = None,
     match: Patterns = None,
@@ -175,126 +199,183 @@ def diff(
     steps: str | None = None,
     skip_first: bool = False,
     window: str | None = None,
+    level: float = LEVEL,
+    bound: float = BOUND,
+    force: bool = False,
 ) -> Diff:
-    """Compare two open traces.
+    """Compare open traces: one capture a side, or several.
 
     ``under`` limits both sides to what is below matching slices, ``match`` keeps only ops that
     match on either side, each of ``maps`` (``OLD=>NEW``, two patterns) puts a replaced op and its
     replacement on one row. ``steps``, ``skip_first`` and ``window`` limit the time on both sides,
-    see :meth:`Trace.windows`. Raises PatternError where a pattern matches nothing.
+    see :meth:`Trace.windows`. ``level`` is the share of comparisons of unchanged code in which any
+    row may be declared changed, ``bound`` the relative change within which a row is the same.
+    Raises PatternError where a pattern matches nothing, UsageError where the captures cannot be
+    compared (other work, other model), unless ``force`` is set.
     """
-    pairs = [parse_map(text) for text in maps]
-    time = {"steps": steps, "skip_first": skip_first, "window": window}
-    one, other = _read_part(before, under, time), _read_part(after, under, time)
-    table = _join("diff", "ops", one, other)
-    for old, new in pairs:
-        table = _map(table, one, other, old, new)
-    if match is not None:
-        names = {*before.names, *after.names}
-        table = _keep_matching(table, matching_names(_patterns(match), names))
-        if table.empty:
-            raise not_under_scope(match)
-    return Diff(
-        before=Side(before.path, one.totals),
-        after=Side(after.path, other.totals),
-        under=_patterns(under),
-        match=_patterns(match),
-        maps=tuple(maps),
-        table=table,
-        kernels=_join_kernels(one, other),
-        within=_limits(one, other, time),
-        warnings=tuple(_warnings(one, other)),
+    question = Question(under=_patterns(under), steps=steps, skip_first=skip_first, window=window)
+    sides = [[before] if isinstance(before, Trace) else [*before]]
+    sides += [[after] if isinstance(after, Trace) else [*after]]
+    one, other = ([read(trace, question) for trace in side] for side in sides)
+    return compare(
+        one, other, question, match=match, maps=maps, level=level, bound=bound, force=force
     )
 
 
-def parse_map(text: str) -> tuple[str, str]:
-    """Read ``OLD=>NEW``. Raises UsageError where it is not of that form.
+def compare(
+    before: Sequence[Reading],
+    after: Sequence[Reading],
+    question: Question,
+    *,
+    match: Patterns = None,
+    maps: Sequence[str] = (),
+    level: float = LEVEL,
+    bound: float = BOUND,
+    force: bool = False,
+) -> Diff:
+    """Compare captures that were read with one question; see :func:`diff`."""
+    pairs = [parse_map(text) for text in maps]
+    _check_limits(level, bound)
+    if not before or not after:
+        raise UsageError("a side has no capture", hint="Give at least one trace before and after.")
+    comparability = compare_facts([_facts(r) for r in before], [_facts(r) for r in after])
+    if not force:
+        comparability.raise_blockers()
+    groups, kernel_groups = align_captures(before, after), align_kernels(before, after)
+    evidence = weigh(before, after, groups, kernel_groups, level=level, bound=bound)
+    table, kernels = _ops(before, after, groups), _kernels(before, after, kernel_groups)
+    ops = _with_evidence(table, evidence, "ops", "op")
+    for old, new in pairs:
+        table = _with_pair(table, before, after, old, new)
+    table = _with_evidence(table, evidence, "ops", "op")
+    if match is not None:
+        table = _keep_matching(table, match, (*before, *after))
+    return Diff(
+        before=Side(tuple(CaptureTotals(item.path, item.totals) for item in before)),
+        after=Side(tuple(CaptureTotals(item.path, item.totals) for item in after)),
+        under=question.under,
+        match=_patterns(match),
+        maps=tuple(maps),
+        table=table,
+        ops=ops,
+        kernels=_with_evidence(kernels, evidence, "kernels", "kernel"),
+        groups=groups,
+        kernel_groups=kernel_groups,
+        evidence=evidence,
+        comparability=comparability,
+        within=_limits(before[0], after[0], question),
+        warnings=(*comparability.warnings, *_doubts(before, after)),
+    )
 
-    >>> parse_map("rearrange=>flatten")
-    ('rearrange', 'flatten')
-    """
-    old, arrow, new = text.partition("=>")
-    if not arrow or not old.strip() or not new.strip():
+
+def _check_limits(level: float, bound: float) -> None:
+    if not LEAST_LEVEL <= level < 1:
         raise UsageError(
-            f"{text!r} is not a mapping",
-            hint="Write it as 'OLD=>NEW', in quotes: 'rearrange=>flatten'.",
+            f"the level {level} is none", hint=f"Give a share from {LEAST_LEVEL} to below 1: 0.1."
         )
-    return old.strip(), new.strip()
+    if not 0 <= bound < 1:
+        raise UsageError(f"the bound {bound} is none", hint="Give a part from 0 to below 1: 0.01.")
 
 
 def _patterns(patterns: Patterns) -> tuple[str, ...]:
     return (patterns,) if isinstance(patterns, str) else tuple(patterns or ())
 
 
-def _read_part(trace: Trace, under: Patterns, time: dict[str, Any]) -> _Part:
-    """One side; an error says of which file it speaks."""
-    try:
-        return _Part.read(trace, under, trace.windows(**time))
-    except PatternError as error:
-        raise PatternError(f"{trace.path}: {error.message}", hint=error.hint) from error
-    except UsageError as error:
-        raise UsageError(f"{trace.path}: {error.message}", hint=error.hint) from error
+def _facts(capture: Reading) -> CaptureFacts:
+    """What is known of a capture; only what has scopes on both sides can be compared by them."""
+    trace = capture.trace
+    if trace.facts is None:  # loaded by another program
+        return CaptureFacts(capture.path, scopes=capture.totals.scopes)
+    return read_facts(
+        trace.facts,
+        names=capture.outline.name if capture.under else (),
+        scopes=capture.totals.scopes,
+        activities=capture.totals.gpu_here.activities,
+        stages=("",) * capture.steps,
+        fingerprint=trace.fingerprint,
+        is_part=capture.windows is not None,
+    )
 
 
-def _limits(before: _Part, after: _Part, time: dict[str, Any]) -> dict[str, Any]:
-    by_steps = time["steps"] is not None or time["skip_first"]
-    sources = [part.trace.step_source if by_steps else None for part in (before, after)]
-    found = {**time, "steps_before": sources[0], "steps_after": sources[1]}
-    spans = [None if part.windows is None else len(part.windows.start) for part in (before, after)]
-    return found | {"spans_before": spans[0], "spans_after": spans[1]}
+def _limits(before: Reading, after: Reading, question: Question) -> dict[str, Any]:
+    by_steps = question.steps is not None or question.skip_first
+    captures = {"before": before, "after": after}
+    found: dict[str, Any] = dict(question.limits)
+    for side, item in captures.items():
+        found[f"steps_{side}"] = item.trace.step_source if by_steps else None
+    for side, item in captures.items():
+        found[f"spans_{side}"] = None if item.windows is None else len(item.windows.start)
+    return found
 
 
-def scope_totals(
-    trace: Trace, under: Patterns, ops: pd.DataFrame, windows: Windows | None = None
-) -> ScopeTotals:
-    """The totals of a trace's scopes, given all the ops under them."""
-    gpu = trace.gpu_account(under, windows=windows)
-    if not _patterns(under):
-        return ScopeTotals(0, int(ops.loc[~ops["category"].isin(NO_CPU), "self"].sum()), 0, gpu)
-    scopes = trace.scope_calls(under, windows=windows)
-    return ScopeTotals(len(scopes), int(scopes["dur"].sum()), int(scopes["self"].sum()), gpu)
+def _doubts(before: Sequence[Reading], after: Sequence[Reading]) -> list[str]:
+    captures = {item.path: item for item in (*before, *after)}
+    return [f"{path}: {text}" for path, item in captures.items() for text in item.trace.doubts()]
 
 
-def _join(query: str, tables: str, before: _Part, after: _Part) -> pd.DataFrame:
-    """The rows of both sides; what a shift is measured against are the scopes' CPU and GPU time."""
-    cpu = max(part.totals.total for part in (before, after))
-    gpu = max(part.totals.gpu.under.total for part in (before, after))
-    parameters = {
-        "small": _at_least_one(cpu * SHIFT_SHARE),
-        "large": _at_least_one(cpu * LARGE_SHARE),
-        "gpu_small": _at_least_one(gpu * SHIFT_SHARE),
-        "gpu_large": _at_least_one(gpu * LARGE_SHARE),
-        "factor": SHIFT_FACTOR,
-    }
-    used = {key: value for key, value in parameters.items() if f"${key}" in duckdb_query(query)}
-    sides = {"before": getattr(before, tables), "after": getattr(after, tables)}
-    return _whole_numbers(_duckdb(query, used, **sides))
+# Tables -----------------------------------------------------------------------------------
 
 
-def _at_least_one(time: float) -> int:
-    return max(1, round(time))
+def _ops(before: Sequence[Reading], after: Sequence[Reading], groups: Groups) -> pd.DataFrame:
+    """The ops of both sides, with the parts of their changes."""
+    table = _joined("diff", before, after, "ops", "op")
+    table = _told_apart(table, "op", groups.steady_ops)
+    return table.join(parts_of(table, by_shape(before), by_shape(after)))
 
 
-def _join_kernels(before: _Part, after: _Part) -> pd.DataFrame:
-    """Kernels of one short name and other full ones (a data type, a tile) have changed as well."""
-    table = _join("kernels", "kernels", before, after)
+def _kernels(before: Sequence[Reading], after: Sequence[Reading], groups: Groups) -> pd.DataFrame:
+    """The kernels; where the full names behind a short one differ (a type, a tile): changed."""
+    table = _joined("kernels", before, after, "kernels", "kernel")
+    table = _told_apart(table, "kernel", groups.steady_ops)
+    sides = [_variants(side) for side in (before, after)]
     names = table["kernel"].tolist()
-    other = np.array([before.variants.get(n) != after.variants.get(n) for n in names], np.bool_)
+    other = np.array([sides[0].get(name) != sides[1].get(name) for name in names], np.bool_)
     table["status"] = table["status"].mask((table["status"] == "same") & other, "changed")
+    return _in_order(table)
+
+
+def _joined(
+    query: str, before: Sequence[Reading], after: Sequence[Reading], tables: str, key: str
+) -> pd.DataFrame:
+    sides = {
+        side: combine([getattr(item, tables) for item in captures], key)
+        for side, captures in (("before", before), ("after", after))
+    }
+    return _whole_numbers(_duckdb(query, **sides))
+
+
+def _told_apart(table: pd.DataFrame, key: str, steady: frozenset[str]) -> pd.DataFrame:
+    """Rows whose calls differ by accident are uneven: in no steady group, or as between captures.
+
+    Accidents are what a cache that is filled once, or a garbage collection, does.
+    """
+    differ = table["status"] != "same"
+    low, high = (
+        table[[f"calls_{end}_before", f"calls_{end}_after"]].fillna(0).astype("int64")
+        for end in ("low", "high")
+    )
+    overlap = (low.iloc[:, 0] <= high.iloc[:, 1]) & (low.iloc[:, 1] <= high.iloc[:, 0])
+    accident = overlap | ~table[key].isin(steady)
+    table["status"] = table["status"].mask(differ & accident, "uneven")
+    return _in_order(table)
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
     rank = {status: index for index, status in enumerate(STATUS_ORDER)}
     in_order = table["status"].map(rank).sort_values(kind="stable").index
     return table.loc[in_order].reset_index(drop=True)
 
 
-def _variants(kernels: pd.DataFrame) -> dict[str, frozenset[str]]:
-    """The full names of each short one."""
-    found: dict[str, set[str]] = {}
-    for name in kernels.loc[kernels["category"] != "", "kernel"].tolist():
-        found.setdefault(short_kernel(name), set()).add(name)
-    return {name: frozenset(names) for name, names in found.items()}
+def _variants(captures: Sequence[Reading]) -> dict[str, frozenset[str]]:
+    """The full names of each kernel over a side's captures."""
+    found: dict[str, frozenset[str]] = {}
+    for item in captures:
+        for name, names in item.variants.items():
+            found[name] = found.get(name, frozenset()) | names
+    return found
 
 
-def _duckdb(name: str, parameters: dict[str, Any], **tables: pd.DataFrame) -> pd.DataFrame:
+def _duckdb(name: str, **tables: pd.DataFrame) -> pd.DataFrame:
     """Run one of queries/duckdb/ over data frames."""
     import duckdb  # loads slowly, and only comparisons need it
 
@@ -302,123 +383,118 @@ def _duckdb(name: str, parameters: dict[str, Any], **tables: pd.DataFrame) -> pd
         for table_name, table in tables.items():
             connection.register(table_name, table)
         connection.execute(duckdb_query("status"))
-        return connection.execute(duckdb_query(name), parameters).df()
+        return connection.execute(duckdb_query(name)).df()
+
+
+_FRACTIONS = ("ratio", "average_before", "average_after")
+_TEXTS = ("status", "op", "replaced_by", "kernel", "category", "ops_before", "ops_after")
 
 
 def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
     """Give counts and times back their integer type, which an absent side has cost them."""
-    fractional = ("ratio", "average_before", "average_after")
-    texts = ("status", "op", "replaced_by", "kernel", "category", "ops_before", "ops_after")
-    types = {name: "Int64" for name in table.columns if name not in (*fractional, *texts)}
+    types = {name: "Int64" for name in table.columns if name not in (*_FRACTIONS, *_TEXTS)}
     return table.astype(types)
 
 
-# Replaced pairs ---------------------------------------------------------------------------
-
-
-def _map(table: pd.DataFrame, before: _Part, after: _Part, old: str, new: str) -> pd.DataFrame:
-    """Put the ops of ``old`` and of ``new`` on one row, and take their own rows away.
-
-    Ops on one side only are meant first: ``flatten`` is the new call, not the flattening that both
-    sides do elsewhere. Only where there is none are all ops that match taken. Either way both sides
-    are summed over the same ops, so what is left of the old one counts as well.
-    """
+def _with_pair(
+    table: pd.DataFrame, before: Sequence[Reading], after: Sequence[Reading], old: str, new: str
+) -> pd.DataFrame:
+    """The table with a replaced pair on one row, after those that were named before."""
     import pandas as pd
 
-    gone = _chosen_ops(table, before.trace, old, "removed")
-    come = _chosen_ops(table, after.trace, new, "added")
-    ops = {*gone, *come}
-    sums = {
-        side: part.trace.sum_ops(ops, part.under, windows=part.windows)
-        for side, part in (("before", before), ("after", after))
-    }
-    taken = table["op"].isin(ops) & (table["status"] != "replaced")
-    row = _pair_row(table[taken], gone, come, sums)
+    rest, row = map_row(table, before, after, old, new)
+    row |= _pair_parts(row)
     pair = _whole_numbers(pd.DataFrame([row], columns=table.columns))
-    rest = table[~taken]
     first = rest["status"] == "replaced"
     return pd.concat([rest[first], pair, rest[~first]], ignore_index=True)
 
 
-def _chosen_ops(table: pd.DataFrame, trace: Trace, pattern: str, status: str) -> list[str]:
-    try:
-        matched = {fold_name(name) for name in trace.resolve(pattern)}
-    except PatternError as error:
-        raise PatternError(f"{trace.path}: {error.message}", hint=error.hint) from error
-    here = table[table["op"].isin(matched) & (table["status"] != "replaced")]
-    one_sided = here[here["status"] == status]
-    side = "calls_before" if status == "removed" else "calls_after"
-    chosen = one_sided if len(one_sided) else here[here[side].notna()]
-    if chosen.empty:
-        raise PatternError(
-            f"{trace.path}: what matches {pattern!r} is not under the scope",
-            hint="Another --map may have taken it; 'traceq ops --match' shows where it is called.",
-        )
-    return sorted(str(op) for op in chosen["op"])
+def _pair_parts(row: dict[str, Any]) -> dict[str, int]:
+    """The parts of a pair's change: its calls, and the rest; its shapes are those of two ops."""
+    before, after = row["calls_before"], row["calls_after"]
+    calls = round((after - before) * row["total_before"] / before) if before else row["delta"]
+    return {"calls_part": calls, "shapes_part": 0, "cost_part": row["delta"] - calls}
 
 
-def _pair_row(
-    rows: pd.DataFrame, gone: list[str], come: list[str], sides: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    """The row of a replacement, in place of the rows of its ops."""
-    row: dict[str, Any] = {"status": "replaced", "op": _joint_name(gone)}
-    row["replaced_by"] = _joint_name(come)
-    for side, sums in sides.items():
-        row |= {f"{key}_{side}": value for key, value in sums.items()}
-    row["category"] = rows.loc[rows["op"].isin(come), "category"].iloc[0]
-    row["delta"] = row["total_after"] - row["total_before"]
-    row["self_delta"] = row["self_after"] - row["self_before"]
-    row["gpu_delta"] = row["gpu_total_after"] - row["gpu_total_before"]
-    row["ratio"] = row["total_before"] / row["total_after"] if row["total_after"] else None
-    return row
-
-
-def _joint_name(ops: list[str]) -> str:
-    return JOINED.join(ops)
-
-
-def _keep_matching(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """Keep rows of which a raw or folded name is chosen, on either side."""
-    chosen = {fold_name(name) for name in names}
+def _keep_matching(
+    table: pd.DataFrame, match: Patterns, captures: Sequence[Reading]
+) -> pd.DataFrame:
+    """Keep rows of which a raw or folded name is chosen, on either side. Raises PatternError."""
+    names = {name for item in captures for name in item.trace.names}
+    chosen = {fold_name(name) for name in matching_names(_patterns(match), names)}
 
     def is_chosen(ops: str | None) -> bool:
         return isinstance(ops, str) and not chosen.isdisjoint(ops.split(JOINED))
 
     keep = table["op"].map(is_chosen) | table["replaced_by"].map(is_chosen)
+    if not keep.any():
+        raise not_under_scope(match)
     return table[keep].reset_index(drop=True)
 
 
-# Warnings ---------------------------------------------------------------------------------
+# Evidence ---------------------------------------------------------------------------------
 
 
-def _warnings(before: _Part, after: _Part) -> list[str]:
-    found = [ONE_CAPTURE]
-    numbers = before.totals.scopes, after.totals.scopes
-    if numbers[0] != numbers[1]:
-        found.append(
-            f"The scopes differ in number ({numbers[0]} before, {numbers[1]} after): "
-            "totals compare different amounts of work."
-        )
-    spans = [part.windows and len(part.windows.start) for part in (before, after)]
-    if spans[0] != spans[1]:
-        found.append(
-            f"{spans[0]} steps or spans of time before, {spans[1]} after: "
-            "totals compare different amounts of work."
-        )
-    for part in (before, after):
-        found += [f"{part.trace.path}: {text}" for text in part.trace.doubts()]
-    return found
+def _with_evidence(table: pd.DataFrame, evidence: Evidence, family: str, key: str) -> pd.DataFrame:
+    """The table with the columns of :data:`ADDED`."""
+    # A pair that the user named is two ops, of which no sample was taken together.
+    is_pair = (table["status"] == "replaced").tolist()
+    findings = [
+        None if pair else evidence.of(family, name)
+        for name, pair in zip(table[key].tolist(), is_pair, strict=True)
+    ]
+    added = [finding_dict(item) for item in findings]
+    types = dict.fromkeys(ADDED, "float64") | {"captures_needed": "Int64", "verdict": "object"}
+    return table.assign(**{name: [row[name] for row in added] for name in ADDED}).astype(types)
+
+
+def finding_dict(finding: Finding | None) -> dict[str, Any]:
+    """A finding as plain data, by the names of :data:`ADDED`."""
+    if finding is None:
+        return dict.fromkeys(ADDED)
+    intervals = (finding.before, finding.after, finding.change)
+    figures = [end for item in intervals for end in (item.estimate, item.low, item.high)]
+    rest = (finding.change.confidence, finding.noise, finding.p, str(finding.verdict))
+    return dict(zip(ADDED, (*figures, *rest, finding.needed), strict=True))
+
+
+def _is_change(table: pd.DataFrame) -> pd.Series[bool]:
+    declared = table["verdict"].isin([str(Verdict.FASTER), str(Verdict.SLOWER)])
+    return ~table["status"].isin(_NOT_CHANGED) | declared
+
+
+# Plain data -------------------------------------------------------------------------------
 
 
 def _side_dict(side: Side) -> dict[str, Any]:
-    totals = side.totals
     return {
-        "path": side.path,
-        "scopes": totals.scopes,
-        "total": totals.total,
-        "self": totals.self,
-        "gpu": dataclasses.asdict(totals.gpu),
+        "captures": [
+            {
+                "path": item.path,
+                "scopes": item.totals.scopes,
+                "total": item.totals.total,
+                "self": item.totals.self,
+                "gpu": dataclasses.asdict(item.totals.gpu),
+            }
+            for item in side.captures
+        ]
     }
+
+
+def _groups_dict(groups: Groups, evidence: Evidence, family: str) -> dict[str, Any]:
+    """The groups with their sums by capture; with ``unchanged`` they are the scopes' time."""
+    rows = []
+    for number, group in enumerate(groups.rows):
+        finding = evidence.of(family, str(number))
+        per_call = finding and finding.per_call
+        rows.append(
+            group.to_dict()
+            | finding_dict(finding)
+            | {"per_call": None if per_call is None else dataclasses.asdict(per_call)}
+        )
+    unchanged = groups.unchanged.to_dict()
+    kept = {key: value for key, value in unchanged.items() if key.startswith(("time", "gpu"))}
+    return {"rows": rows, "unchanged": kept, "scopes_alone": list(groups.alone)}
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

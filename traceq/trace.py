@@ -6,6 +6,7 @@ Opening one is left to ``loading``, comparing two to ``compare``, showing them t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -33,6 +34,7 @@ from traceq.kernels import (
 from traceq.model import Field, Ints, Ledger, SliceTable
 from traceq.names import fold_name, matching_names
 from traceq.ops import GPU_SIDE, OP_FIELDS, ops_table, sum_ops
+from traceq.outline import Outline, Vocabulary, lay_out
 from traceq.scopes import SCOPE_FIELDS, By, scopes_table
 from traceq.selection import Selection, Windows, span_of
 from traceq.steps import STEP_FIELDS, Steps, choose_windows, find_steps, steps_table
@@ -97,6 +99,11 @@ class Trace:
         """What was captured. Raises UsageError for a running engine's trace."""
         if self._info is None:
             raise _unread(self.path)
+        return self._info
+
+    @property
+    def facts(self) -> TraceInfo | None:
+        """What was captured; None for a running engine's trace."""
         return self._info
 
     @property
@@ -186,7 +193,7 @@ class Trace:
 
     def scope_calls(self, under: Patterns, *, windows: Windows | None = None) -> pd.DataFrame:
         """The outermost slices that match; columns: ``traceq.calls.SCOPE_CALL_FIELDS``."""
-        table = scope_calls_table(self.slices, self._select(under, windows))
+        table = scope_calls_table(self.slices, self.selection(under, windows))
         return _documented(table, SCOPE_CALL_FIELDS)
 
     def windows(
@@ -208,7 +215,7 @@ class Trace:
         Columns: ``traceq.ops.OP_FIELDS``. ``match`` keeps the ops of which a name matches;
         ``windows`` comes from :meth:`windows`. Raises PatternError where a pattern matches nothing.
         """
-        selection = self._select(under, windows)
+        selection = self.selection(under, windows)
         table = ops_table(self.slices, self._forest, self._fold, self.gpu, selection)
         table = _documented(table, OP_FIELDS)
         if match is None:
@@ -228,7 +235,7 @@ class Trace:
         Columns: ``traceq.kernels.KERNEL_FIELDS``; ``full_names`` keeps template arguments apart.
         """
         table = kernels_table(
-            self.slices, self._fold, self.gpu, self._select(under, windows), full_names=full_names
+            self.slices, self._fold, self.gpu, self.selection(under, windows), full_names=full_names
         )
         return _documented(table, KERNEL_FIELDS)
 
@@ -237,7 +244,7 @@ class Trace:
 
         Columns: ``traceq.kernels.ACTIVITY_FIELDS``.
         """
-        selection = self._select(under, windows)
+        selection = self.selection(under, windows)
         table = activities_table(self.slices, self._fold, self.gpu, selection)
         return _documented(table, ACTIVITY_FIELDS)
 
@@ -248,7 +255,7 @@ class Trace:
 
         Columns: ``traceq.scopes.SCOPE_FIELDS``.
         """
-        table = scopes_table(self.slices, self.gpu, self._select(under, windows), by)
+        table = scopes_table(self.slices, self.gpu, self.selection(under, windows), by)
         return _documented(table, SCOPE_FIELDS)
 
     def tree(
@@ -258,7 +265,7 @@ class Trace:
 
         ``functions`` adds Python functions.
         """
-        selection = self._select(under, windows)
+        selection = self.selection(under, windows)
         table = tree_table(self.slices, self._fold, self.gpu, selection, functions=functions)
         return _documented(table, TREE_FIELDS)
 
@@ -284,7 +291,8 @@ class Trace:
             start, end = max(start, windows.span[0]), min(end, windows.span[1])
         return tell_timeline(gpu_spans(self.slices, self.gpu), waits(self.slices), start, end)
 
-    def _select(self, under: Patterns, windows: Windows | None) -> Selection:
+    def selection(self, under: Patterns, windows: Windows | None) -> Selection:
+        """The part of the trace that a table is about. Raises PatternError."""
         names = None if _is_nothing(under) else self.resolve(under)
         return Selection.of_names(self.slices, names, windows)
 
@@ -295,7 +303,7 @@ class Trace:
 
         Columns: ``traceq.calls.CALL_FIELDS``. Raises PatternError where a pattern matches nothing.
         """
-        selection = self._select(under, windows)
+        selection = self.selection(under, windows)
         table = calls_table(self.slices, self._fold, self._steps, selection, self.resolve(match))
         return _documented(table, CALL_FIELDS)
 
@@ -303,12 +311,29 @@ class Trace:
         self, ops: Collection[str], under: Patterns = None, *, windows: Windows | None = None
     ) -> dict[str, Any]:
         """Some ops, by their exact names, as one: see ``traceq.ops.sum_ops``."""
-        selection = self._select(under, windows)
+        selection = self.selection(under, windows)
         return sum_ops(self.slices, self._forest, self._fold, self.gpu, selection, ops)
 
     def gpu_account(self, under: Patterns = None, *, windows: Windows | None = None) -> GpuAccount:
         """Where the GPU work belongs: to the scopes, outside of them, or to no known launch."""
-        return gpu_account(self.slices, self.gpu, self._select(under, windows))
+        return gpu_account(self.slices, self.gpu, self.selection(under, windows))
+
+    def outline(
+        self, words: Vocabulary, under: Patterns = None, *, windows: Windows | None = None
+    ) -> Outline:
+        """What is below each scope, in its order; ``words`` are shared by what is compared."""
+        return lay_out(self.slices, self._fold, self.selection(under, windows), self._steps, words)
+
+    def shapes(self) -> pd.DataFrame:
+        """The input shapes of ops, where they were recorded: slice id and shapes as JSON."""
+        return self._read("traceq_shapes")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of all times: captures that share it are copies of one."""
+        digest = hashlib.blake2b(self.slices.ts.tobytes(), digest_size=16)
+        digest.update(self.slices.dur.tobytes())
+        return digest.hexdigest()
 
     def doubts(self) -> list[str]:
         """Sentences on what of the file is missing here; empty where all is well."""

@@ -1,14 +1,18 @@
 -- Joins the op tables of two traces into one row per op.
 --
--- Tables: before, after: results of Trace.ops() without the rows that have no calls. Parameters: see
--- status.sql. Times are ns; deltas are after less before, with an absent side counted as 0.
+-- Tables: before, after: results of Trace.ops() without the rows that have no calls, combined over
+-- the captures of a side. Times are ns; deltas are after less before, with an absent side counted as 0.
 SELECT
-  op_status(b, a, $small, $large, $gpu_small, $gpu_large, $factor) AS status,
+  row_status(b.calls, a.calls) AS status,
   coalesce(b.op, a.op) AS op,
   NULL::VARCHAR AS replaced_by,
   coalesce(b.category, a.category) AS category,
   b.calls AS calls_before,
   a.calls AS calls_after,
+  b.calls_low AS calls_low_before,
+  a.calls_low AS calls_low_after,
+  b.calls_high AS calls_high_before,
+  a.calls_high AS calls_high_after,
   b.total AS total_before,
   a.total AS total_after,
   coalesce(a.total, 0) - coalesce(b.total, 0) AS delta,

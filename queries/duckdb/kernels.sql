@@ -1,14 +1,18 @@
 -- Joins the kernel tables of two traces into one row per kernel, copy or set.
 --
--- Tables: before, after: results of Trace.kernels() without the rows outside of the scopes.
--- Parameters: see status.sql. Times are ns on the GPU; delta is after less before, with an absent
+-- Tables: before, after: results of Trace.kernels() without the rows outside of the scopes,
+-- combined over the captures of a side. Times are ns on the GPU; delta is after less before, with an absent
 -- side counted as 0. A row of the same calls and other full names is changed, not same.
 SELECT
-  row_status(b.calls, a.calls, b.total, a.total, $gpu_small, $gpu_large, $factor) AS status,
+  row_status(b.calls, a.calls) AS status,
   coalesce(b.kernel, a.kernel) AS kernel,
   coalesce(b.category, a.category) AS category,
   b.calls AS calls_before,
   a.calls AS calls_after,
+  b.calls_low AS calls_low_before,
+  a.calls_low AS calls_low_after,
+  b.calls_high AS calls_high_before,
+  a.calls_high AS calls_high_after,
   b.total AS total_before,
   a.total AS total_after,
   coalesce(a.total, 0) - coalesce(b.total, 0) AS delta,

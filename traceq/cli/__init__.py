@@ -24,7 +24,7 @@ _COMMANDS = {
     "tree": "The call tree: modules, ops and their kernels.",
     "steps": "The steps of the capture.",
     "timeline": "What the GPUs did over time, and why they were idle.",
-    "diff": "Compare two traces op by op.",
+    "diff": "Compare two sides: what replaced what, and what is more than noise.",
     "capture": "Capture traces that are worth comparing.",
     "sql": "Run PerfettoSQL over a trace.",
     "queries": "The tables and functions that traceq adds to PerfettoSQL.",
@@ -53,7 +53,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal may not know every character
             stream.reconfigure(errors="backslashreplace")
     try:
-        group.main(standalone_mode=False)
+        if code := group.main(standalone_mode=False):  # that of a click.exceptions.Exit
+            sys.exit(code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):

@@ -144,9 +144,10 @@ def _remarks(result: AbResult) -> Iterator[str]:
 
 
 def _next_steps(result: AbResult) -> Iterator[str]:
-    one, other = result.pair
-    words = ["traceq", "diff", one.path, other.path]
+    words = ["traceq", "diff"]
+    for side, option in zip(SIDES, ("--before", "--after"), strict=True):
+        words += [word for item in result.of(side) for word in (option, item.path)]
     words += [word for pattern in result.under for word in ("--under", pattern)]
     maps = result.diff.maps if result.diff else ()
     words += [word for text in maps for word in ("--map", text)]
-    yield f"All of the median pair: {shlex.join([*words, '--all'])}"
+    yield f"All of it: {shlex.join([*words, '--all'])}"

@@ -3,31 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from traceq import units
-from traceq.compare import STATUS_ORDER, Diff, ScopeTotals, records
+from traceq.align import Kind
+from traceq.compare import STATUS_ORDER, Diff, Side, records
+from traceq.evidence import Finding
+from traceq.groups import Group, Groups
 from traceq.kernels import GpuWork
 from traceq.report.model import REPLACED_BY, Column, Report, Table, Unit
-from traceq.report.words import activities, plural, quoted
+from traceq.report.verdicts import (
+    CAN_NOT_TELL,
+    change_cell,
+    joined,
+    per_call_text,
+    percent_change,
+    quotable,
+    samples_fact,
+    scope_fact,
+)
+from traceq.report.words import activities, plural
+from traceq.stats import Verdict
 from traceq.steps import MARKED
 
-RATIO_NOTE = (
+NOTES = (
     "CPU times in µs, children included, without the GPU's work; ratio = before / after, above 1 "
-    "is faster. ⇒ replaced, ~ other calls, ≈ same calls, time shifted, + added, − removed."
+    "is faster. ⇒ replaced, ≠ other calls, + added, − removed, ↓ faster, ↑ slower; change: ~ can't "
+    "tell from noise. ? in some scopes, or some captures, only."
 )
 GPU_NOTE = "GPU: kernels, copies and sets that an op, or what is below it, launched; in µs."
+MEDIANS = "Ops and kernels: medians of the captures, which do not add up."
 
 MARKS = {
     "replaced": "⇒",
-    "changed": "~",
-    "shifted": "≈",
+    "changed": "≠",
     "added": "+",
     "removed": "−",
+    "uneven": "?",
     "same": "",
 }
+_DIRECTIONS = {str(Verdict.FASTER): "↓", str(Verdict.SLOWER): "↑"}
+_KIND_MARKS = {Kind.ADDED: "+", Kind.REMOVED: "−", Kind.MOVED: "↷"}
+
+_GROUP_COLUMNS = (
+    Column("mark", "", Unit.TEXT),
+    Column("name", "what replaced what", Unit.NAME),
+    Column("scopes", "scopes", Unit.TEXT),
+    Column("calls", "calls", Unit.TEXT, 1),
+    Column("before", "before µs", Unit.MICROS),
+    Column("after", "after µs", Unit.MICROS),
+    Column("delta", "Δ µs", Unit.DELTA),
+    Column("per_call", "Δ µs a call [interval]", Unit.TEXT, 2),
+    Column("change", "change", Unit.TEXT),
+)
+_GROUP_GPU = Column("gpu_delta", "Δ GPU", Unit.DELTA, 3)
 
 _CPU_COLUMNS = (
     Column("mark", "", Unit.TEXT),
@@ -37,58 +69,94 @@ _CPU_COLUMNS = (
     Column("total_after", "after µs", Unit.MICROS),
     Column("delta", "Δ µs", Unit.DELTA),
     Column("ratio", "ratio", Unit.RATIO),
+    Column("change_text", "change", Unit.TEXT),
     Column("average_before", "avg before", Unit.MICROS, 2),
     Column("average_after", "avg after", Unit.MICROS, 2),
-    Column("min_before", "min before", Unit.MICROS, 5),
-    Column("min_after", "min after", Unit.MICROS, 5),
-    Column("max_before", "max before", Unit.MICROS, 4),
-    Column("max_after", "max after", Unit.MICROS, 4),
+    Column("calls_part", "Δ by calls", Unit.DELTA, 5),
+    Column("shapes_part", "Δ by shapes", Unit.DELTA, 5),
+    Column("cost_part", "Δ by cost", Unit.DELTA, 5),
+    Column("min_before", "min before", Unit.MICROS, 7),
+    Column("min_after", "min after", Unit.MICROS, 7),
+    Column("max_before", "max before", Unit.MICROS, 6),
+    Column("max_after", "max after", Unit.MICROS, 6),
 )
 _GPU_COLUMNS = (
     Column("gpu_total_before", "GPU before", Unit.MICROS, 3),
     Column("gpu_total_after", "GPU after", Unit.MICROS, 3),
     Column("gpu_delta", "Δ GPU", Unit.DELTA, 3),
 )
+_PARTS = ("calls_part", "shapes_part", "cost_part")
 _KERNEL_COLUMNS = (
     Column("mark", "", Unit.TEXT),
     Column("kernel", "kernel (GPU times)", Unit.NAME),
-    *_CPU_COLUMNS[2:],
+    *(column for column in _CPU_COLUMNS[2:] if column.key not in _PARTS),
 )
-
 
 KERNELS_SHOWN = 5
 """How many kernels with the same calls are shown: those with most time."""
 
+GROUPS_SHOWN = 10
+"""How many groups are shown at most, unless all rows are."""
+
 
 def diff_report(diff: Diff, *, show_all: bool = False, limit: int | None = None) -> Report:
-    """A comparison: the scopes' totals, what changed, and the rest in one line or in full."""
+    """A comparison: what the samples say, what replaced what, the ops and kernels that changed."""
     return Report(
-        headline=_diff_headline(diff),
-        facts=_facts(diff),
+        headline=" ".join(quotable(diff)),
+        facts=tuple(_facts(diff)),
         tables=tuple(_tables(diff, show_all, limit)),
         warnings=diff.warnings,
         remarks=(
+            *_counts(diff),
             *_unchanged_line(diff, show_all),
             *_unchanged_kernels(diff, show_all),
             *_account_lines(diff),
-            RATIO_NOTE,
+            NOTES,
+            *((MEDIANS,) if _has_several(diff) else ()),
             *((GPU_NOTE,) if diff.has_gpu else ()),
         ),
     )
 
 
-def _facts(diff: Diff) -> tuple[tuple[str, str], ...]:
-    before, after = diff.before.totals, diff.after.totals
-    change = f"CPU {units.signed_micros(after.total - before.total)} µs"
-    if diff.has_gpu:
-        delta = _here(after).total - _here(before).total
-        change += f", GPU {units.signed_micros(delta)} µs"
-    return (
-        ("before", _side_fact(diff.before.path, before)),
-        ("after", _side_fact(diff.after.path, after)),
-        ("change", change),
-        *_limits(diff.within),
-    )
+def _facts(diff: Diff) -> Iterator[tuple[str, str]]:
+    yield "before", _side_fact(diff.before)
+    yield "after", _side_fact(diff.after)
+    for name in ("cpu", "gpu") if diff.has_gpu else ("cpu",):
+        yield f"{name.upper()} time", scope_fact(diff, name)
+    yield "samples", samples_fact(diff.evidence)
+    yield from _limits(diff.within)
+
+
+def _has_several(diff: Diff) -> bool:
+    return max(len(diff.before.captures), len(diff.after.captures)) > 1
+
+
+def _side_fact(side: Side) -> str:
+    totals = [item.totals for item in side.captures]
+    first = totals[0]
+    cpu = _range([item.total for item in totals])
+    gpu = _range([item.gpu_here.total for item in totals])
+    counts = {item.gpu_here.activities for item in totals}
+    number = activities(first.gpu_here.activities) if len(counts) == 1 else "activities"
+    work = f", GPU {gpu} µs in {number}" if any(counts) else ""
+    files = _files([item.path for item in side.captures])
+    if not first.scopes:
+        return f"{files}: CPU {cpu} µs{work}; own time of all threads"
+    return f"{files}: {plural(first.scopes, 'scope')}, CPU {cpu} µs{work}"
+
+
+def _files(paths: Sequence[str]) -> str:
+    """One file, or how many there are and the first and last of them."""
+    if len(paths) == 1:
+        return paths[0]
+    return f"{len(paths)} captures, {paths[0]} to {Path(paths[-1]).name}"
+
+
+def _range(times: Sequence[int]) -> str:
+    """One time, or the least to the largest."""
+    if len(times) == 1:
+        return units.micros(times[0])
+    return f"{units.micros(min(times))} to {units.micros(max(times))}"
 
 
 def _limits(within: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -102,25 +170,105 @@ def _limits(within: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def _tables(diff: Diff, show_all: bool, limit: int | None) -> Iterator[Table]:
+    if diff.groups.rows:
+        yield _group_table(diff, diff.groups, "groups", limit)
     columns = _CPU_COLUMNS + (_GPU_COLUMNS if diff.has_gpu else ())
     if len(diff.changes):
         yield _changes(diff.changes, columns, limit)
     if show_all and len(diff.unchanged):
         yield Table("Same calls", columns, tuple(map(_diff_row, records(diff.unchanged))))
+    if diff.has_gpu and diff.kernel_groups.rows:
+        yield _group_table(diff, diff.kernel_groups, "kernel_groups", limit)
     if len(diff.kernels):
         yield _kernel_table(diff.kernels, show_all, limit)
+
+
+# What replaced what -----------------------------------------------------------------------
+
+
+def _group_table(diff: Diff, groups: Groups, family: str, limit: int | None) -> Table:
+    """The groups, those that are no accident first, and the unchanged code."""
+    numbered = sorted(enumerate(groups.rows), key=lambda item: not item[1].is_steady)
+    shown = numbered if limit is None else numbered[: min(GROUPS_SHOWN, limit)]
+    rest = [group for _, group in numbered[len(shown) :]]
+    rows = [_group_row(group, diff.evidence.of(family, str(number))) for number, group in shown]
+    rows += [_sum_row(f"({len(rest):,} more)", rest)] if rest else []
+    whole = _sum_row("(all of these)", [*groups.rows, groups.unchanged])
+    left = [whole[side] - sum(row[side] for row in rows) for side in ("before", "after")]
+    unchanged = _sum_row("(unchanged code)", [groups.unchanged])  # rounded so that rows add up
+    rows += [unchanged | _plain_row("(unchanged code)", *left), whole]
+    is_cpu = family == "groups"
+    rows += [] if is_cpu or diff.under else _unknown_launches(diff)
+    title = "What replaced what" if is_cpu else "What replaced what on the GPU"
+    several = "; means of the captures" if _has_several(diff) else ""
+    columns = _GROUP_COLUMNS + ((_GROUP_GPU,) if is_cpu and diff.has_gpu else ())
+    return Table(f"{title}: the rows add up{several}", columns, tuple(rows))
+
+
+def _unknown_launches(diff: Diff) -> list[dict[str, Any]]:
+    """GPU work that no launch in the trace explains: it has no place in the order of launches."""
+    means = []
+    for side in (diff.before, diff.after):
+        times = [item.totals.gpu.unknown.total for item in side.captures]
+        means.append(round(sum(times) / len(times)))
+    if not any(means):
+        return []
+    return [_plain_row("(launch not in the trace)", *means)]
+
+
+def _group_row(group: Group, finding: Finding | None) -> dict[str, Any]:
+    kind, old, new = group.key.kind, joined(group.key.before), joined(group.key.after)
+    name = f"{old}{REPLACED_BY}{new}" if old and new and kind is not Kind.MOVED else old or new
+    if kind is Kind.MOVED:
+        name += f" (moved: {group.key.parent})"
+    if group.is_alone:
+        name += " (without a counterpart)"
+    found = min(group.instances)
+    name += " (which is not certain)" if group.is_ambiguous else ""
+    if group.outside:
+        more = "more" if kind is Kind.REMOVED else "fewer"
+        name += (
+            f" (outside of the scopes: {plural(group.outside, f'{more} call', f'{more} calls')})"
+        )
+    return _sum_row(name, [group]) | {
+        "mark": _KIND_MARKS.get(kind, "⇒") if group.is_steady else "?",
+        "scopes": f"{found:,}" if group.is_alone else f"{found:,} of {max(group.scopes):,}",
+        "calls": _calls(*(_mean_of([group], side, "calls") for side in ("before", "after"))),
+        "per_call": per_call_text(finding.per_call) if finding else "",
+        "change": change_cell(finding),
+    }
+
+
+def _sum_row(name: str, groups: Sequence[Group]) -> dict[str, Any]:
+    before, after = (_mean_of(groups, side, "time") for side in ("before", "after"))
+    gpu = [_mean_of(groups, side, "gpu") for side in ("before", "after")]
+    return _plain_row(name, before, after) | {"gpu_delta": gpu[1] - gpu[0]}
+
+
+def _plain_row(name: str, before: int, after: int) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(("mark", "scopes", "calls", "per_call", "change"), "")
+    return row | {"name": name, "before": before, "after": after, "delta": after - before}
+
+
+def _mean_of(groups: Sequence[Group], side: str, name: str) -> int:
+    """The mean over a side's captures, rounded."""
+    sums = [group.sums(side, name) for group in groups]
+    return round(sum(map(sum, sums)) / max(len(sums[0]), 1))
+
+
+# Ops and kernels --------------------------------------------------------------------------
 
 
 def _changes(rows: pd.DataFrame, columns: Sequence[Column], limit: int | None) -> Table:
     shown = rows if limit is None else rows.head(limit)
     left = len(rows) - len(shown)
     note = f"{plural(left, 'more changed op')} (--limit 0 shows all)." if left else ""
-    return Table("", tuple(columns), tuple(map(_diff_row, records(shown))), note)
+    return Table("Ops that changed", tuple(columns), tuple(map(_diff_row, records(shown))), note)
 
 
 def _kernel_table(kernels: pd.DataFrame, show_all: bool, limit: int | None) -> Table:
     """The kernels that changed, and those with most time."""
-    is_same = kernels["status"] == "same"
+    is_same = kernels["status"].isin(["same", "uneven"]) & ~kernels["verdict"].isin(_DIRECTIONS)
     changed, same = kernels[~is_same], kernels[is_same]
     changed = changed if limit is None else changed.head(limit)
     by_time = same.sort_values("total_before", ascending=False, kind="stable")
@@ -136,59 +284,50 @@ def _diff_row(row: dict[str, Any]) -> dict[str, Any]:
     if row.get("replaced_by") is not None:
         name += REPLACED_BY + row["replaced_by"]
     calls = _calls(row["calls_before"], row["calls_after"])
-    shown = {"mark": MARKS[row["status"]], "name": name, "calls": calls}
+    mark = MARKS[row["status"]]
+    if row["status"] in ("same", "uneven"):
+        mark = _DIRECTIONS.get(row["verdict"], mark)
+    shown = {"mark": mark, "name": name, "calls": calls, "change_text": _change_text(row)}
     if not row.get("gpu_total_before") and not row.get("gpu_total_after"):
         shown |= dict.fromkeys(("gpu_total_before", "gpu_total_after", "gpu_delta"))
     return row | shown
 
 
+def _change_text(row: dict[str, Any]) -> str:
+    verdict = row["verdict"]
+    if verdict is None:
+        return ""
+    if verdict in _DIRECTIONS:
+        return percent_change(row["change"])
+    return "same" if verdict == Verdict.SAME else CAN_NOT_TELL
+
+
 def _calls(before: int | None, after: int | None) -> str:
-    if before is None:
-        return f"0→{units.count(after)}"
-    if after is None:
-        return f"{units.count(before)}→0"
     if before == after:
         return units.count(before)
-    return f"{units.count(before)}→{units.count(after)}"
+    return f"{units.count(before or 0)}→{units.count(after or 0)}"
 
 
-def _diff_headline(diff: Diff) -> str:
-    where = f"Under {quoted(diff.under)}" if diff.under else "In the whole trace"
-    counts = diff.table["status"].value_counts()
-    found = [
-        f"{counts[status]:,} {status}"
-        for status in STATUS_ORDER
-        if status != "same" and counts.get(status, 0)
-    ]
-    kernels = _kernel_counts(diff)
-    if not found and not kernels:
-        return f"{where}: no op changed its calls, and no time shifted much."
-    ops = f"{', '.join(found) or 'none changed'} of {plural(len(diff.table), 'op')}"
-    return f"{where}: {ops}{kernels}."
+# Remarks ----------------------------------------------------------------------------------
 
 
-def _kernel_counts(diff: Diff) -> str:
-    counts = diff.kernels["status"].value_counts()
-    found = [
-        f"{counts[status]:,} {status}"
-        for status in STATUS_ORDER
-        if status != "same" and counts.get(status, 0)
-    ]
-    return f"; {', '.join(found)} of {plural(len(diff.kernels), 'kernel')}" if found else ""
+def _counts(diff: Diff) -> Iterator[str]:
+    """How many ops and kernels changed, of how many."""
+    for table, noun in ((diff.table, "op"), (diff.kernels, "kernel")):
+        counts = table["status"].value_counts()
+        found = [
+            f"{counts[status]:,} {_STATUS_WORDS.get(status, status)}"
+            for status in STATUS_ORDER
+            if status != "same" and counts.get(status, 0)
+        ]
+        if found:
+            yield f"{', '.join(found)} of {plural(len(table), noun)}."
 
 
-def _here(totals: ScopeTotals) -> GpuWork:
-    """The GPU work that is compared: without scopes also what no launch in the trace explains."""
-    return totals.gpu.under if totals.scopes else totals.gpu.all
-
-
-def _side_fact(path: str, totals: ScopeTotals) -> str:
-    gpu = _here(totals)
-    work = f", GPU {units.micros(gpu.total)} µs in {activities(gpu.activities)}"
-    time = f"CPU {units.micros(totals.total)} µs{work if gpu.activities else ''}"
-    if not totals.scopes:
-        return f"{path}: {time}; own time of all threads"
-    return f"{path}: {plural(totals.scopes, 'scope')}, {time}"
+_STATUS_WORDS = {
+    "changed": "with other calls",
+    "uneven": "with other calls in some scopes or captures only",
+}
 
 
 def _unchanged_line(diff: Diff, show_all: bool) -> tuple[str, ...]:
@@ -217,7 +356,7 @@ def _unchanged_kernels(diff: Diff, show_all: bool) -> tuple[str, ...]:
 
 
 def _account_lines(diff: Diff) -> Iterator[str]:
-    """Where the rest of the GPU time is, on each side."""
+    """Where the rest of the GPU time is, in the captures with the median CPU time."""
     for name, side in (("before", diff.before), ("after", diff.after)):
         gpu = side.totals.gpu
         if not gpu.all.activities or gpu.all == gpu.under:
@@ -225,8 +364,15 @@ def _account_lines(diff: Diff) -> Iterator[str]:
         parts = [("backward, of these", gpu.backward), ("outside", gpu.outside)]
         parts += [("launch not in the trace", gpu.unknown)]
         rest = "; ".join(f"{word} {_work(work)}" for word, work in parts if work.activities)
-        here = "here" if side.totals.scopes else "launched in the trace"
-        yield f"GPU {name}: {_work(gpu.under)} of {_work(gpu.all)} {here}; {rest}."
+        here = "launched in the trace" if side.totals.is_whole else "here"
+        which = _which(side) if len(side.captures) > 1 else ""
+        yield f"GPU {name}{which}: {_work(gpu.under)} of {_work(gpu.all)} {here}; {rest}."
+
+
+def _which(side: Side) -> str:
+    """The capture that a side's totals are of."""
+    path = next(item.path for item in side.captures if item.totals is side.totals)
+    return f", {Path(path).name}"
 
 
 def _work(work: GpuWork) -> str:

@@ -6,19 +6,22 @@ import contextlib
 import functools
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from traceq.ab_result import AbResult, Sample, read_sample, with_diff
-from traceq.capturing.ab import AbCapture, ProgramOptions, Progress, capture_ab
+from traceq.ab_result import AbResult, Sample, read_sample
+from traceq.capturing.ab import SIDES, AbCapture, ProgramOptions, Progress, capture_ab
 from traceq.capturing.record import OUT_VARIABLE
 from traceq.capturing.settings import STACKS
 from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import render, to_json, write
-from traceq.compare import diff, parse_map
+from traceq.compare import compare
 from traceq.errors import TraceqError
+from traceq.maps import parse_map
+from traceq.reading import Question, Reading, read
 from traceq.report import diff_report
 from traceq.report.ab import ab_report
 from traceq.units import duration
@@ -110,7 +113,7 @@ def _programs(command: Any) -> Any:
 @options.match
 @click.option("--map", "maps", multiple=True, metavar="OLD=>NEW", help="As for 'traceq diff'.")
 @_programs
-@click.option("--no-diff", is_flag=True, help="Leave the diff of the median pair out.")
+@click.option("--no-diff", is_flag=True, help="Leave the diff out.")
 @options.limit
 @click.option(
     "--format",
@@ -139,9 +142,8 @@ def command(
     capture gdn' are given that path, and a Python program (python x.py ..., x.py ..., -m mod ...)
     is put under 'traceq capture run'. Any other command finds the path in TRACEQ_OUT.
 
-    The result has the times of every capture, the range of each side, and the diff of the two
-    captures with the median time (GPU time where there is any). It is no test of significance:
-    where the ranges overlap, it says so.
+    The result has the times of every capture, the range of each side, and the diff of all captures:
+    from three a side on, these are its samples.
     """
     for text in maps:
         parse_map(text)  # before anything is run for nothing
@@ -172,14 +174,17 @@ def _sample(name: str, path: str, under: tuple[str, ...]) -> Sample:
 
 
 def _compare(result: AbResult, match: tuple[str, ...], maps: tuple[str, ...]) -> AbResult:
-    one, other = result.pair
-    with (
-        _kept(""),
-        opened(one.path, **_OPENING) as before,
-        opened(other.path, **_OPENING) as after,
-    ):
-        found = diff(before, after, under=result.under, match=match or None, maps=maps)
-    return with_diff(result, found)
+    """The result with the diff of all its captures; what they differ in, it tells itself."""
+    question = Question(under=result.under)
+    sides = [[_reading(item.path, question) for item in result.of(side)] for side in SIDES]
+    one, other = sides
+    found = compare(one, other, question, match=match or None, maps=maps, force=True)
+    return replace(result, diff=found)
+
+
+def _reading(path: str, question: Question) -> Reading:
+    with _kept(path), opened(path, **_OPENING) as trace:
+        return read(trace, question)
 
 
 @contextlib.contextmanager

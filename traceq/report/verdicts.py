@@ -1,0 +1,264 @@
+"""Sentences and cells on what the samples say: shared by all that shows a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from math import expm1, inf
+
+from traceq import units
+from traceq.align import Kind
+from traceq.compare import Diff
+from traceq.evidence import CAPTURES, Evidence, Finding, Unit
+from traceq.groups import Group
+from traceq.maps import JOINED
+from traceq.report.words import plural, quoted
+from traceq.stats import Interval, Verdict
+
+CAN_NOT_TELL = "~"
+"""Stands for a change that the samples do not show to be one."""
+
+
+WEAK = ", by the steps of single captures (weaker evidence)"
+"""Follows what is said of times where captures are not the samples."""
+
+
+def percent_change(part: float) -> str:
+    """A relative change with its sign.
+
+    >>> percent_change(-0.8286), percent_change(0.00071)
+    ('−82.9%', '+0.07%')
+    """
+    text = _percent(part)
+    return f"{'−' if part < 0 else '+'}{text}" if text.strip("0.%") else "±0%"
+
+
+def _percent(part: float) -> str:
+    """A part without its sign, with two places below 1 %.
+
+    >>> _percent(0.01), _percent(-0.0035), _percent(12.5)
+    ('1.0%', '0.35%', '1,250%')
+    """
+    size = abs(part) * 100
+    return f"{size:.2f}%" if size < 1 else f"{size:.1f}%" if size < 1000 else f"{size:,.0f}%"
+
+
+def change_cell(finding: Finding | None) -> str:
+    """A row's change in a table: in figures where it is one, else ``same`` or ``~``."""
+    if finding is None:
+        return ""
+    if finding.verdict is Verdict.UNCLEAR:
+        return CAN_NOT_TELL
+    if finding.verdict is Verdict.SAME:
+        return "same"
+    return percent_change(finding.change.estimate)
+
+
+def interval_text(change: Interval, unit: Unit) -> str:
+    """The interval of a relative change, with the confidence that it really has."""
+    if not change.confidence:
+        return "too few samples for an interval"
+    words = "" if unit is Unit.CAPTURE else " of the steps alone"
+    return (
+        f"{_level(change.confidence)} interval{words} {percent_change(change.low)} to "
+        f"{percent_change(change.high)}"
+    )
+
+
+def _level(confidence: float) -> str:
+    """A confidence in percent, never rounded up.
+
+    >>> _level(0.9), _level(0.9375)
+    ('90%', '93%')
+    """
+    return f"{int(confidence * 100 + 1e-9)}%"
+
+
+def per_call_text(change: Interval | None) -> str:
+    """The change of a call's time in µs, with its interval."""
+    if change is None:
+        return ""
+    text = units.signed_micros(round(change.estimate))
+    if not change.confidence:
+        return text
+    low, high = units.signed_micros(round(change.low)), units.signed_micros(round(change.high))
+    return f"{text} [{low}, {high}]"
+
+
+def scope_fact(diff: Diff, name: str) -> str:
+    """What the samples say of the scopes' CPU or GPU time, in one line."""
+    finding = diff.evidence.of("scopes", name)
+    if finding is None:
+        return "can't tell: no samples that could be compared"
+    interval = interval_text(finding.change, diff.evidence.unit)
+    figures = f"{percent_change(finding.change.estimate)}, {interval}"
+    if finding.verdict is Verdict.SAME:
+        return f"same within {diff.evidence.bound * 100:g}% ({figures})"
+    if finding.verdict is Verdict.UNCLEAR:
+        return f"can't tell ({figures}){_needed(diff.evidence, finding)}"
+    return f"{finding.verdict} ({figures})"
+
+
+def _needed(evidence: Evidence, finding: Finding) -> str:
+    if evidence.unit is not Unit.CAPTURE:
+        return f"; take {finding.needed or CAPTURES} captures a side"
+    if finding.needed is None:
+        return "; more captures than can be taken would be needed"
+    number = max(finding.needed, min(evidence.samples) + 1)
+    return (
+        f"; if it is really {percent_change(finding.change.estimate)}, about {number} captures a "
+        "side would tell"
+    )
+
+
+def samples_fact(evidence: Evidence) -> str:
+    """What the samples are, and what they can carry."""
+    share = f"{evidence.level * 100:.3g}%"
+    if evidence.unit is Unit.CAPTURE:
+        one, other = evidence.samples
+        text = f"{one} captures before, {other} after"
+        if not evidence.carries:
+            return f"{text}; too few for a test at the level {share}: no row is declared changed"
+        return (
+            f"{text}; if they were taken in turns, any row is declared changed in at most {share} "
+            f"of comparisons of unchanged code{_noise(evidence)}"
+        )
+    if evidence.unit is Unit.NONE:
+        return (
+            "none: no steps of which scopes could be compared. Give --under, or "
+            f"{CAPTURES} captures a side"
+        )
+    number = evidence.samples[0]
+    text = f"the {plural(number, 'step')} of the captures: weaker evidence than {CAPTURES} captures"
+    if not evidence.carries:
+        return f"{text}, and too few for a test at the level {share}"
+    return f"{text} a side{_drift(evidence)}"
+
+
+def _noise(evidence: Evidence) -> str:
+    known = [
+        f"{name.upper()} {units.percent(noise)}"
+        for name, noise in evidence.noise.items()
+        if noise is not None
+    ]
+    return f"; captures of one side spread by {', '.join(known)}" if known else ""
+
+
+def _drift(evidence: Evidence) -> str:
+    """How far unchanged code moved: what a row must be beyond."""
+    texts = []
+    for name in ("cpu", "gpu"):
+        drift, width = evidence.drift[name]
+        if width < inf:
+            texts.append(
+                f"{name.upper()} rows moved by {percent_change(expm1(drift))} between them, one "
+                f"counts from a factor of {expm1(width) + 1:.2g} beyond that"
+            )
+    return (
+        f"; {'; '.join(texts)}" if texts else "; too few rows to tell how far they move by chance"
+    )
+
+
+def quotable(diff: Diff) -> Iterator[str]:
+    """The sentences that a reviewer may quote: what was replaced, then the scopes' times."""
+    where = f"Under {quoted(diff.under)}" if diff.under else "In the whole trace"
+    groups = diff.steady_groups
+    if groups:
+        number, group = groups[0]
+        yield f"{where}, {_told(diff.evidence, group, number)}."
+    else:
+        yield f"{where}, {_no_change(diff)}."
+    if len(groups) > 1:
+        yield f"{plural(len(groups) - 1, 'more change')} of the code below."
+    for name in ("cpu", "gpu") if diff.has_gpu else ("cpu",):
+        yield f"{name.upper()} time{' of the scopes' if diff.under else ''}: {_short(diff, name)}."
+
+
+def _no_change(diff: Diff) -> str:
+    """Said where no group is in enough of the scopes: what there is in some of them."""
+    kernels = [group for group in diff.kernel_groups.rows if group.is_steady]
+    if kernels:
+        return f"the code is the same, but {plural(len(kernels), 'change')} of kernels (below)"
+    if not diff.groups.rows:
+        return "the code is the same on both sides"
+    most = max(diff.groups.rows, key=lambda group: max(group.instances))
+    words = _DEEDS[most.key.kind].format(old=joined(most.key.before), new=joined(most.key.after))
+    return (
+        f"no change of the code is in all scopes; {plural(len(diff.groups.rows), 'difference')} "
+        f"in some (most often: {words} in {max(most.instances):,} of {max(most.scopes):,})"
+    )
+
+
+def _told(evidence: Evidence, group: Group, number: str) -> str:
+    """What became of a group, in how many scopes, and what it takes, before and after."""
+    words = _DEEDS[group.key.kind].format(old=joined(group.key.before), new=joined(group.key.after))
+    words += ", which is not certain," if group.is_ambiguous else ""
+    if group.is_alone:
+        return f"{words} ({plural(min(group.instances), 'scope')} without a counterpart)"
+    text = f"{words} in {min(group.instances):,} of {plural(max(group.scopes), 'scope')}"
+    finding = evidence.of("groups", number)
+    if finding is None:
+        return text
+    weak = "" if evidence.unit is Unit.CAPTURE else WEAK
+    measure, words = (mean_time, "in all") if finding.per_call is None else (average_call, "a call")
+    before, after = (units.micros(measure(group, side)) for side in ("before", "after"))
+    text += f", {before} → {after} µs {words}"
+    if finding.per_call is None:
+        return f"{text}: {finding.verdict}{weak}"
+    return f"{text}{_per_call_interval(finding.per_call, evidence.unit)}: {finding.verdict}{weak}"
+
+
+def _per_call_interval(change: Interval, unit: Unit) -> str:
+    if not change.confidence:
+        return ""
+    ends = (change.estimate, change.low, change.high)
+    estimate, low, high = (units.signed_micros(round(end)) for end in ends)
+    words = "" if unit is Unit.CAPTURE else " of the steps alone"
+    return f" ({estimate} µs, {_level(change.confidence)} interval{words} {low} to {high})"
+
+
+_DEEDS = {
+    Kind.REPLACED: "{old} became {new}",
+    Kind.RENAMED: "{old} is now called {new}",
+    Kind.FUSED: "{old} became one: {new},",
+    Kind.SPLIT: "{old} became several: {new},",
+    Kind.WRAPPED: "{new} was put around {old}",
+    Kind.UNWRAPPED: "{old} was taken from around {new}",
+    Kind.MOVED: "{old} was moved",
+    Kind.REMOVED: "{old} was removed",
+    Kind.ADDED: "{new} was added",
+}
+
+
+def joined(ops: tuple[str, ...], most: int = 4) -> str:
+    """The ops of a group, equal neighbours counted, and no more than so many of them.
+
+    >>> joined(("mul", "mul", "add")), joined(("a", "b", "c", "d"), most=2)
+    ('mul ×2 + add', 'a + b + 2 more')
+    """
+    runs = [(op, len([*same])) for op, same in groupby(ops)]
+    texts = [f"{op} ×{number}" if number > 1 else op for op, number in runs[:most]]
+    more = sum(number for _, number in runs[most:])
+    return JOINED.join([*texts, *([f"{more} more"] if more else [])])
+
+
+def mean_time(group: Group, side: str) -> float | None:
+    """The mean time (ns) of a group over the captures of a side."""
+    sums = group.sums(side, "time")
+    return sum(sums) / max(len(sums), 1)
+
+
+def average_call(group: Group, side: str) -> float | None:
+    """The mean time (ns) of a call of a group over all captures of a side; None without calls."""
+    calls = sum(group.sums(side, "calls"))
+    return sum(group.sums(side, "time")) / calls if calls else None
+
+
+def _short(diff: Diff, name: str) -> str:
+    finding = diff.evidence.of("scopes", name)
+    if finding is None or finding.verdict is Verdict.UNCLEAR:
+        return "can't tell"
+    weak = "" if diff.evidence.unit is Unit.CAPTURE else WEAK
+    if finding.verdict is Verdict.SAME:
+        return f"same within {diff.evidence.bound * 100:g}%{weak}"
+    return f"{finding.verdict}, {percent_change(finding.change.estimate)}{weak}"
