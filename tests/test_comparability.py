@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -54,6 +55,17 @@ def test_equal_captures_have_nothing_to_tell() -> None:
     assert compare_facts([facts("a"), facts("b")], [facts("c"), facts("d")]) == Comparability()
     (same,) = compare_facts([FACTS], [FACTS]).differences
     assert same.text == "A capture is on both sides: it has no change."
+
+
+def test_captures_that_were_not_made_in_turns_are_told() -> None:
+    def made(times: Sequence[float]) -> list[CaptureFacts]:
+        return [facts(str(time), time=time) for time in times]
+
+    assert not compare_facts(made([1, 3]), made([2, 4])).differences
+    assert not compare_facts(made([1]), made([2, 3])).differences  # one says nothing of an order
+    for before, after in (([1, 2], [3, 4]), ([3, 4], [1, 2])):
+        (found,) = compare_facts(made(before), made(after)).differences
+        assert "Make them in turns" in found.text
 
 
 def test_a_condition_is_told_by_side() -> None:

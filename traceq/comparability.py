@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain, groupby
 from typing import Any
 
@@ -63,8 +64,9 @@ class CaptureFacts:
     number of their instances, ``scopes`` and ``activities`` the number of scope calls and of the
     GPU activities below them, ``stages`` has one entry a step in order of time (empty: not told).
     ``steps`` is their number by the record, used where ``stages`` is empty. ``shapes`` are those
-    of the inputs without data types, ``sizes`` those of the model. Captures of one
-    ``fingerprint`` (or, without, of one path) are the same.
+    of the inputs without data types, ``sizes`` those of the model, ``time`` (seconds since the
+    epoch) is when it was made. Captures of one ``fingerprint`` (or, without, of one path) are the
+    same.
     """
 
     path: str
@@ -78,6 +80,7 @@ class CaptureFacts:
     shapes: str = ""
     sizes: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
+    time: float | None = None
 
     @property
     def work(self) -> dict[str, str]:
@@ -180,7 +183,16 @@ def read_facts(
         shapes="" if is_part else shapes,
         sizes=_sizes(_mapping(record.get("workload"))),
         fingerprint=fingerprint,
+        time=_time(record.get("time")),
     )
+
+
+def _time(text: object) -> float | None:
+    """The record's time; None where it is none."""
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def count_instances(names: Iterable[str]) -> dict[str, int]:
@@ -317,6 +329,7 @@ def compare_facts(before: Sequence[CaptureFacts], after: Sequence[CaptureFacts])
     return Comparability(
         differences=(
             *_same_on_both(before, after),
+            *_one_after_the_other(before, after),
             *(item for item in differences if item),
             *_unknown(captures),
         ),
@@ -331,6 +344,22 @@ def _same_on_both(
     shared = {item.fingerprint for item in before} & {item.fingerprint for item in after} - {""}
     if shared:
         yield Difference("captures", (), "A capture is on both sides: it has no change.")
+
+
+def _one_after_the_other(
+    before: Sequence[CaptureFacts], after: Sequence[CaptureFacts]
+) -> Iterator[Difference]:
+    """Captures that were not made in turns: the machine may have changed in between."""
+    one, other = ([item.time for item in side if item.time is not None] for side in (before, after))
+    if min(len(one), len(other)) < 2:
+        return
+    if max(one) < min(other) or max(other) < min(one):
+        yield Difference(
+            "order",
+            (),
+            "All captures of one side were made before those of the other: what changed in the "
+            "machine meanwhile counts as a change. Make them in turns ('traceq capture ab').",
+        )
 
 
 @dataclass(frozen=True, slots=True)

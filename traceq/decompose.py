@@ -77,12 +77,30 @@ def _rows(capture: Reading) -> pd.DataFrame:
     )
 
 
+def _scaled(
+    by_shape: dict[int, tuple[float, float]], calls: float, total: float
+) -> dict[int, tuple[float, float]]:
+    """Calls and times by shape that add up to other sums, in the same proportions."""
+    known_calls, known_total = _sums(by_shape)
+    if not known_calls or not calls:
+        return {}
+    more, longer = calls / known_calls, total / known_total if known_total else 0.0
+    return {shape: (number * more, time * longer) for shape, (number, time) in by_shape.items()}
+
+
 def parts_of(changes: pd.DataFrame, before: ByShape, after: ByShape) -> pd.DataFrame:
-    """The parts of each row's ``delta``: columns ``calls_part``, ``shapes_part``, ``cost_part``."""
-    rows = [
-        decompose(int(delta), before.get(op, {}), after.get(op, {}))
-        for op, delta in zip(changes["op"].tolist(), changes["delta"].tolist(), strict=True)
-    ]
+    """The parts of each row's ``delta``: columns ``calls_part``, ``shapes_part``, ``cost_part``.
+
+    The mix of shapes is the mean over a side's captures; it is scaled to the calls and times that
+    the rows show, which may be medians, so that all figures of a row belong together.
+    """
+    rows = []
+    for row in changes.fillna(0).to_dict("records"):
+        sides = [
+            _scaled(found.get(row["op"], {}), row[f"calls_{side}"], row[f"total_{side}"])
+            for side, found in (("before", before), ("after", after))
+        ]
+        rows.append(decompose(int(row["delta"]), *sides))
     return pd.DataFrame(
         {
             "calls_part": [row.calls for row in rows],

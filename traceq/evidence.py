@@ -255,6 +255,8 @@ def _of_captures(samples: _Samples, level: float, bound: float) -> Evidence:
         if verdict is Verdict.UNCLEAR:
             spread_here = float(spread[row])
             needed = stats.captures_needed(change, spread_here, level=level, bound=bound)
+            # So many as there are did not tell.
+            needed = None if needed is None else max(needed, min(counts) + 1)
         per_call = _per_call_of_two(
             samples.calls.get(key), samples.before[row], samples.after[row], level
         )

@@ -31,8 +31,8 @@ from traceq.steps import MARKED
 
 NOTES = (
     "CPU times in µs, children included, without the GPU's work; ratio = before / after, above 1 "
-    "is faster. ⇒ replaced, ≠ other calls, + added, − removed, ↓ faster, ↑ slower; change: ~ can't "
-    "tell from noise. ? in some scopes, or some captures, only."
+    "is faster. ⇒ replaced, ↷ moved, ≠ other calls, + added, − removed, ↓ faster, ↑ slower; "
+    "change: ~ can't tell from noise. ? in some scopes, or some captures, only."
 )
 GPU_NOTE = "GPU: kernels, copies and sets that an op, or what is below it, launched; in µs."
 MEDIANS = "Ops and kernels: medians of the captures, which do not add up."
@@ -123,7 +123,7 @@ def _facts(diff: Diff) -> Iterator[tuple[str, str]]:
     yield "after", _side_fact(diff.after)
     for name in ("cpu", "gpu") if diff.has_gpu else ("cpu",):
         yield f"{name.upper()} time", scope_fact(diff, name)
-    yield "samples", samples_fact(diff.evidence)
+    yield "samples", samples_fact(diff.evidence, is_whole=not diff.under)
     yield from _limits(diff.within)
 
 

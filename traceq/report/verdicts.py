@@ -104,14 +104,13 @@ def _needed(evidence: Evidence, finding: Finding) -> str:
         return f"; take {finding.needed or CAPTURES} captures a side"
     if finding.needed is None:
         return "; more captures than can be taken would be needed"
-    number = max(finding.needed, min(evidence.samples) + 1)
     return (
-        f"; if it is really {percent_change(finding.change.estimate)}, about {number} captures a "
-        "side would tell"
+        f"; if it is really {percent_change(finding.change.estimate)}, about {finding.needed} "
+        "captures a side would tell"
     )
 
 
-def samples_fact(evidence: Evidence) -> str:
+def samples_fact(evidence: Evidence, *, is_whole: bool) -> str:
     """What the samples are, and what they can carry."""
     share = f"{evidence.level * 100:.3g}%"
     if evidence.unit is Unit.CAPTURE:
@@ -124,9 +123,10 @@ def samples_fact(evidence: Evidence) -> str:
             f"of comparisons of unchanged code{_noise(evidence)}"
         )
     if evidence.unit is Unit.NONE:
+        advice = "give --under, or take" if is_whole else "take"
         return (
-            "none: no steps of which scopes could be compared. Give --under, or "
-            f"{CAPTURES} captures a side"
+            f"none: the captures have no equal steps with scopes in them; {advice} {CAPTURES} "
+            "captures a side"
         )
     number = evidence.samples[0]
     text = f"the {plural(number, 'step')} of the captures: weaker evidence than {CAPTURES} captures"
