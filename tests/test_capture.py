@@ -733,7 +733,6 @@ with traceq.capture(sys.argv[1], warmup=0):
     ("moment", "number"),
     [
         ("session._export", signal.SIGKILL),
-        ("files._copy", signal.SIGKILL),
         ("files.os.fsync", signal.SIGKILL),
         ("files.Path.replace", signal.SIGKILL),
         ("files._copy", signal.SIGTERM),

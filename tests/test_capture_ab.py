@@ -658,8 +658,7 @@ def test_from_commands_to_the_diff(desk: Path) -> None:
     assert "b-2  21.000      2  median  dir/b-2.json.gz" in lines
     assert "a     CPU   30.000     31.000  32.000       6.5%" in lines
     text = " ".join(lines)
-    assert "in these 3 captures a side, as by chance alone in 1 of 10 comparisons: each" in text
-    assert "each of b took less than each of a; medians Δ −10.000 µs, ratio 1.48x" in text
+    assert "chance" not in text  # the diff tests what ranges can but hint at
     assert "hold no record of traceq capture" in text
     starts = ("--before dir/a-", "--after dir/b-")
     files = [f"{start}{number}.json.gz" for start in starts for number in range(3)]

@@ -110,7 +110,8 @@ def test_the_diff_of_both_variants(einops_trace: Captured, flatten_trace: Captur
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     diff = json.loads(ended.stdout)
-    assert diff["before"]["scopes"] == diff["after"]["scopes"] == CALLS
+    sides = [diff["before"], diff["after"]]
+    assert [capture["scopes"] for side in sides for capture in side["captures"]] == [CALLS, CALLS]
     calls = {row["op"]: (row["calls_before"], row["calls_after"]) for row in diff["rows"]}
     assert calls[REARRANGE] == (CALLS, None)
     assert calls[FLATTEN] == (None, CALLS)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import pytest
 
 import traceq
 from tests.conftest import ROOT
-from traceq.checks import check
 from traceq.compare import Diff
 from traceq.errors import UsageError
 from traceq.gate import parse_condition
@@ -22,68 +21,88 @@ def captures(stack: ExitStack, kind: str, numbers: range) -> list[traceq.Trace]:
     return [stack.enter_context(traceq.open(path)) for path in paths]
 
 
+THREE = {
+    "gpu > 1%": "pass",
+    "gpu > 100us": "pass",
+    "gpu < -5%": "pass",
+    "cpu > 2%": "inconclusive",
+    "cpu > 500%": "pass",
+    "cpu > 5ms": "inconclusive",
+    "rearrange.calls > 0": "pass",
+    "'einops.py: rearrange'.calls > 0": "pass",
+    "'flatten of Tensor'.calls > 14": "fail",
+    "'aten::flatten'.calls >= 45": "fail",
+    "'aten::flatten'.calls > 45": "pass",
+    "'flatten of Tensor' > 50us": "fail",  # added: all of its time is more
+    "'einops.py: rearrange' > 0%": "pass",  # removed
+    "conv_depthwise2d.gpu > 2%": "pass",
+    "nothing_like_it.calls > 0": "pass",
+    # A replaced op and what replaced it are one row: less time, though an op was added.
+    "'re:(einops.py: rearrange|flatten of Tensor object)' > 0%": "pass",
+    "'re:(einops.py: rearrange|flatten of Tensor object)' < -50%": "fail",
+    "flatten > 10us": "fail",
+}
+ONE = {
+    "gpu > 1%": "pass",  # shown to be the same by the steps
+    "cpu > 2%": "inconclusive",
+    "cpu < -5%": "inconclusive",  # the steps alone would say so: -26.5 % to -11.6 %
+    "rearrange.calls > 0": "pass",
+    "'flatten of Tensor'.calls > 0": "fail",
+}
+
+
+def compare(count: int, conditions: Sequence[str]) -> Diff:
+    """So many captures a side."""
+    with ExitStack() as stack:
+        before, after = (captures(stack, kind, range(count)) for kind in ("einops", "flatten"))
+        return traceq.diff(before, after, under="GatedDeltaNet", fail_if=conditions)
+
+
 @pytest.fixture(scope="module")
-def three() -> Iterator[Diff]:
-    """Three captures a side."""
+def three() -> Diff:
+    return compare(3, [*THREE])
+
+
+def test_three_captures_a_side(three: Diff) -> None:
+    assert {str(item.condition): item.state for item in three.outcomes} == {
+        str(parse_condition(text)): state for text, state in THREE.items()
+    }
+    for outcome in three.outcomes:
+        assert outcome.reason.startswith(str(outcome.condition))
+
+
+def test_one_capture_a_side_is_no_proof_of_cpu_time() -> None:
+    outcomes = compare(1, [*ONE]).outcomes
+    assert [item.state for item in outcomes] == [*ONE.values()]
+
+
+def test_time_of_nothing_is_an_error() -> None:
+    with pytest.raises(UsageError, match="no op of either side matches 'rearrang_'"):
+        compare(1, ["rearrang_ > 1%"])
+
+
+def test_ops_of_one_side_have_no_interval_of_a_ratio(three: Diff) -> None:
+    reasons = [item.reason for item in three.outcomes if item.condition.pattern is not None]
+    assert "'einops.py: rearrange'.cpu > 0% does not hold: −100.00% (removed)." in reasons
+    (added,) = (text for text in reasons if text.startswith("'flatten of Tensor'.cpu > 50us"))
+    assert "interval" in added  # of the captures' times
+    assert added.endswith("over captures; added).")
+
+
+def test_outcomes_are_in_the_plain_data(three: Diff) -> None:
+    (first, *_) = three.to_dict()["conditions"]
+    assert first["condition"] == "gpu > 1%"
+    assert first["state"] == "pass"
+
+
+def test_the_pair_of_a_map_has_a_verdict() -> None:
     with ExitStack() as stack:
         before, after = (captures(stack, kind, range(3)) for kind in ("einops", "flatten"))
-        yield traceq.diff(before, after, under="GatedDeltaNet")
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[Diff]:
-    """One capture a side."""
-    with ExitStack() as stack:
-        before, after = (captures(stack, kind, range(1)) for kind in ("einops", "flatten"))
-        yield traceq.diff(before[0], after[0], under="GatedDeltaNet")
-
-
-@pytest.mark.parametrize(
-    ("text", "state"),
-    [
-        ("gpu > 1%", "pass"),
-        ("gpu > 100us", "pass"),
-        ("gpu < -5%", "pass"),
-        ("cpu > 2%", "inconclusive"),
-        ("cpu > 500%", "pass"),
-        ("cpu > 5ms", "inconclusive"),
-        ("rearrange.calls > 0", "pass"),
-        ("'einops.py: rearrange'.calls > 0", "pass"),
-        ("'flatten of Tensor'.calls > 14", "fail"),
-        ("'aten::flatten'.calls >= 45", "fail"),
-        ("'aten::flatten'.calls > 45", "pass"),
-        ("'flatten of Tensor' > 50us", "fail"),  # added: all of its time is more
-        ("'einops.py: rearrange' > 0%", "pass"),  # removed
-        ("conv_depthwise2d.gpu > 2%", "pass"),
-        ("nothing_like_it.calls > 0", "pass"),
-    ],
-)
-def test_three_captures_a_side(three: Diff, text: str, state: str) -> None:
-    (outcome,) = check(three, [parse_condition(text)])
-    assert (outcome.state, outcome.reason.startswith(str(parse_condition(text)))) == (state, True)
-
-
-@pytest.mark.parametrize(
-    ("text", "state"),
-    [
-        ("gpu > 1%", "pass"),  # shown to be the same by the steps
-        ("cpu > 2%", "inconclusive"),
-        ("cpu < -5%", "inconclusive"),  # the steps alone would say so: -26.5 % to -11.6 %
-        ("rearrange.calls > 0", "pass"),
-        ("'flatten of Tensor'.calls > 0", "fail"),
-    ],
-)
-def test_one_capture_a_side_is_no_proof_of_cpu_time(pair: Diff, text: str, state: str) -> None:
-    (outcome,) = check(pair, [parse_condition(text)])
-    assert outcome.state == state
-
-
-def test_time_of_nothing_is_an_error(three: Diff) -> None:
-    with pytest.raises(UsageError, match="no op of either side matches 'rearrang_'"):
-        check(three, [parse_condition("rearrang_ > 1%")])
-
-
-def test_of_several_ops_the_worst_counts(three: Diff) -> None:
-    (outcome,) = check(three, [parse_condition("flatten > 10us")])
-    assert outcome.state == "fail"
-    assert "added" in outcome.reason
+        result = traceq.diff(
+            before, after, under="GatedDeltaNet", maps=["einops.py: rearrange=>method flatten"]
+        )
+    (row,) = result.table[result.table["status"] == "replaced"].to_dict("records")
+    assert row["verdict"] == "faster"
+    _, group = result.steady_groups[0]
+    assert row["change"] == result.evidence.of("groups", "0").change.estimate
+    assert row["total_before"] in group.sums("before", "time")

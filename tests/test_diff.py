@@ -19,8 +19,8 @@ from tests.conftest import ROOT
 from traceq.compare import ADDED, STATUS_ORDER, Diff
 from traceq.compare import diff as compare
 from traceq.errors import PatternError, TraceqError, UsageError
-from traceq.evidence import CAPTURES
 from traceq.maps import parse_map
+from traceq.samples import CAPTURES
 from traceq.stats import Verdict
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -71,7 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Each example opens two engines: one that fails is shown as it is, not made smaller.
-@settings(max_examples=10, phases=(Phase.explicit, Phase.generate))
+@settings(max_examples=6, phases=(Phase.explicit, Phase.generate))
 @given(one=nested_slices(), two=nested_slices(), under=st.sampled_from([None, "S_", "S_1"]))
 def test_what_holds_for_any_two_traces(
     folder: Path, one: Rows, two: Rows, under: str | None
@@ -269,8 +269,10 @@ def test_a_map_joins_all_that_matches_and_counts_nested_calls_once(
             for side in ("before", "after")
         },
         **{key: row[key] for key in (*CALL_RANGES, *PARTS)},
-        **dict.fromkeys(ADDED),  # the old ops are on one side alone, and so is the new one
+        **{key: row[key] for key in ADDED},
     }
+    assert (row["sample_before"], row["sample_after"], row["change"]) == (20_000, 5_000, -0.75)
+    assert (row["p"], row["verdict"]) == (None, "can't tell")
     assert sum(row[key] for key in PARTS) == row["delta"]
     assert statuses(diff)[1:] == [
         ("changed", "aten::flatten"),
@@ -572,7 +574,8 @@ def test_to_dict_has_the_documented_keys(before: traceq.Trace, after: traceq.Tra
     data = json.loads(json.dumps(diff.to_dict(), allow_nan=False))
     assert list(data) == [
         *("schema", "kind", "under", "match", "maps", "within", "before", "after", "warnings"),
-        *("comparability", "evidence", "scopes", "groups", "kernel_groups", "rows", "kernels"),
+        *("comparability", "conditions", "evidence", "scopes", "groups", "kernel_groups"),
+        *("rows", "kernels"),
     ]
     assert (data["schema"], data["kind"]) == (2, "diff")
     assert (data["under"], data["match"]) == (["S_0"], ["*"])
@@ -606,6 +609,16 @@ def documented(query: str) -> list[str]:
     """The columns of one of queries/duckdb/."""
     text = (ROOT / "queries" / "duckdb" / f"{query}.sql").read_text(encoding="utf-8")
     return re.findall(r" AS (\w+),?$", text.partition("\nFROM ")[0], re.MULTILINE)
+
+
+def test_columns_tell_what_they_mean(before: traceq.Trace, after: traceq.Trace) -> None:
+    diff = compare(before, after, under="S_0")
+    for table in (diff.table, diff.ops, diff.kernels):
+        fields = table.attrs["fields"]
+        assert [field.name for field in fields] == list(table.columns)
+        assert all(field.doc.endswith(".") for field in fields)
+    units = {field.name: field.unit for field in diff.table.attrs["fields"]}
+    assert (units["total_after"], units["delta"], units["calls_before"]) == ("ns", "ns", "")
 
 
 def test_table_has_whole_numbers(before: traceq.Trace, after: traceq.Trace) -> None:

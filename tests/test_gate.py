@@ -6,12 +6,14 @@ import json
 import math
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from traceq import gate
 from traceq.errors import UsageError
 from traceq.gate import (
     GATE_FAILED,
@@ -24,10 +26,11 @@ from traceq.gate import (
     Outcome,
     State,
     Unit,
-    evaluate,
     exit_code,
     parse_condition,
 )
+
+evaluate = partial(gate.evaluate, confidence=0.95)
 
 # Reading --------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ PATTERNS: dict[str, tuple[str | None, oracle.Predicate]] = {
 }
 
 # Each example opens an engine: one that fails is shown as it is, not made smaller.
-engine_settings = settings(max_examples=12, phases=(Phase.explicit, Phase.generate))
+engine_settings = settings(max_examples=6, phases=(Phase.explicit, Phase.generate))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_activities_belong_to_what_launched_them(
     check_everything(scratch, events)
 
 
-@settings(engine_settings, max_examples=30)
+@settings(engine_settings, max_examples=14)
 @given(events=tracemaker.gpu_traces(hard=True))
 def test_activities_without_numbers_belong_to_what_launched_them(
     scratch: Path, events: list[dict[str, Any]]

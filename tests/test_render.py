@@ -20,8 +20,7 @@ from traceq import units
 from traceq.align import GroupKey, Kind
 from traceq.comparability import Comparability
 from traceq.compare import STATUS_ORDER, CaptureTotals, Diff, Side, finding_dict
-from traceq.evidence import Evidence, Finding, RowKey
-from traceq.evidence import Unit as SampleUnit
+from traceq.evidence import Evidence, Finding
 from traceq.groups import Group, Groups, Work
 from traceq.kernels import GpuAccount, GpuWork
 from traceq.reading import ScopeTotals
@@ -42,6 +41,8 @@ from traceq.report import (
     timeline_report,
     tree_report,
 )
+from traceq.samples import RowKey
+from traceq.samples import Unit as SampleUnit
 from traceq.selection import OUTSIDE
 from traceq.stats import Interval, Verdict
 from traceq.timeline import Timeline

@@ -195,7 +195,7 @@ def event_texts(draw: Any) -> str:
     return f"{{{space}{body}{space}}}"
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(event_texts(), min_size=1, max_size=12), st.sampled_from(["default", "all"]))
 @example([PLAIN, PLAIN.replace('"X"', '"i"'), PLAIN], "default")
 def test_any_arrangement(file: Path, events: list[str], args: ArgSelection) -> None:

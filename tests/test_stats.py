@@ -40,7 +40,7 @@ from traceq.stats import (
     smallest_p,
     smallest_p_pairs,
     spread_of_rows,
-    steps_to_carry,
+    without_drift,
 )
 
 Rng = np.random.Generator
@@ -573,15 +573,47 @@ def test_a_change_of_sides_of_two_sizes_has_no_mirror_image() -> None:
 def test_levels_and_how_many_samples_carry_them() -> None:
     levels = (0.5, 0.1, 0.05, 0.01, 0.001)
     assert [captures_to_carry(level) for level in levels] == [2, 3, 4, 5, 7]
-    assert [steps_to_carry(level) for level in levels] == [2, 5, 6, 8, 11]
     assert carries(0.1, 3, 3)
     assert not carries(0.05, 3, 3)
     assert carries(0.05, 3, 4)
     for level in (0.0, 0.0009, 1.0, math.nan):
         with pytest.raises(ValueError, match="level"):
             captures_to_carry(level)
-        with pytest.raises(ValueError, match="level"):
-            steps_to_carry(level)
+
+
+# Drift ------------------------------------------------------------------------------------
+
+
+def test_what_is_common_to_a_sample_is_taken_out() -> None:
+    random = np.random.default_rng(3)
+    own = random.normal(0, 0.01, (40, 6))
+    drift = np.array([0.0, 0.4, -0.3, 0.1, 0.5, -0.2])
+    own[7, 3:] += 0.5
+    rows = own + drift
+    assert p_of(permuted_two(rows[:, :3], rows[:, 3:], one_kind(40)))[7] > 0.1
+    free = without_drift(rows[:, :3], rows[:, 3:], one_kind(40))
+    p = p_of(permuted_two(*free, one_kind(40)))
+    assert p[7] == 0.1
+    assert np.flatnonzero(p <= 0.1).tolist() == [7]
+    assert free[1][7].mean() - free[0][7].mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_relabelling_samples_relabels_what_is_left_of_them() -> None:
+    random = np.random.default_rng(4)
+    rows, kind = random.normal(0, 1, (9, 7)), np.array([0] * 5 + [1] * 4)
+    order = random.permutation(7)
+    left = np.concatenate(without_drift(rows[:, :3], rows[:, 3:], kind), axis=1)
+    moved = rows[:, order]
+    again = np.concatenate(without_drift(moved[:, :4], moved[:, 4:], kind), axis=1)
+    centred = left - left.mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(again - again.mean(axis=1, keepdims=True), centred[:, order])
+
+
+def test_kinds_drift_by_themselves() -> None:
+    rows = np.array([[0.0, 0.0, 1.0, 1.0]] * 3 + [[0.0, 0.0, 0.0, 0.0]] * 3)
+    one, other = without_drift(rows[:, :2], rows[:, 2:], np.array([0, 0, 0, 1, 1, 1]))
+    assert not one.any()
+    assert not other.any()
 
 
 # Verdicts ---------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 from traceq import units
 from traceq.capturing.ab import SIDES
 from traceq.compare import Diff
-from traceq.conditions import GPU, RANKS, conditions, counted, notes, shorter
+from traceq.conditions import GPU, RANKS, conditions, counted, distinct, notes
 from traceq.info import TraceInfo
 from traceq.kernels import GpuWork
 from traceq.outline import NO_CPU
@@ -30,9 +30,6 @@ FEW = 4
 
 WIDE = 0.5
 """Captures of one command that differ by more than this part of their median were disturbed."""
-
-_VALUE_WIDTH = 80
-"""Values of a condition are shown from where they differ, and no longer than this."""
 
 _MOST_RUNS, _MOST_NOTES = 6, 10
 
@@ -215,13 +212,13 @@ def _warnings(result: AbResult) -> Iterator[str]:
         yield "Both commands are the same: this is an A/A, so a difference does not come from them."
     if count == 1:
         yield "One capture a side: times cannot be told from noise. Use --repeat 5 or more."
-    elif result.chances:
+    elif result.chances and result.diff is None:  # which tests instead
         yield (
             f"With {count} captures a side, ranges lie apart by chance alone in 1 of "
             f"{result.chances} "
             "comparisons. Use --repeat 5 or more."
         )
-    yield from _unequal(result)
+    yield from _unequal(result) if result.diff is None else ()  # whose comparability tells
     for side in SIDES:
         yield from _uneven(side, result.of(side))
         yield from _wide(side, result)
@@ -238,7 +235,7 @@ def _unequal(result: AbResult) -> Iterator[str]:
             if name in item.conditions:
                 runs.setdefault(item.conditions[name], []).append(item.name)
         if len(runs) > 1:
-            told = zip(_distinct(list(runs)), runs.values(), strict=True)
+            told = zip(distinct(list(runs)), runs.values(), strict=True)
             values = ", ".join(f"{value} ({_who(names, result)})" for value, names in told)
             yield f"The captures differ in {name}: {values}."
     without = [item.name for item in result.samples if not item.has_record]
@@ -247,14 +244,6 @@ def _unequal(result: AbResult) -> Iterator[str]:
             f"No record of the conditions of {_who(without, result)}: whether they were those of "
             "the other captures is not known."
         )
-
-
-def _distinct(values: Sequence[str]) -> list[str]:
-    """Different values, short enough for a sentence: from a little before where they part."""
-    columns = enumerate(zip(*values, strict=False))
-    parting = next((at for at, chars in columns if len(set(chars)) > 1), min(map(len, values)))
-    cut = max(0, parting - _VALUE_WIDTH // 4) if max(map(len, values)) > _VALUE_WIDTH else 0
-    return [shorter("…" + value[cut:] if cut else value, _VALUE_WIDTH) for value in values]
 
 
 def _who(names: Collection[str], result: AbResult) -> str:

@@ -5,112 +5,128 @@ What a condition means, and when it can be told, is decided in ``gate``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from math import expm1, inf, log1p
 from typing import Any
 
-from traceq.compare import Diff, records
-from traceq.evidence import Evidence, Finding, Unit
+from traceq.combine import middle
+from traceq.evidence import Evidence, Finding
 from traceq.gate import Condition, Interval, Observed, Outcome, evaluate
 from traceq.names import Pattern, fold_name
+from traceq.reading import Reading
+from traceq.samples import CPU, GPU, Asked, RowKey, Unit
 from traceq.stats import Verdict
 
-_WORST = ("fail", "inconclusive", "pass")
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a condition is about: ``chosen`` of the ``names`` of ops, or for GPU time of kernels."""
+
+    condition: Condition
+    names: tuple[str, ...]
+    chosen: frozenset[str]
+
+    @property
+    def row(self) -> Asked | None:
+        """The row whose change is asked for; None for calls, for the scopes, and for nothing."""
+        if self.condition.measure == "calls" or not self.chosen:
+            return None
+        kind = GPU if self.condition.measure == "gpu" else CPU
+        return Asked(RowKey("conditions", str(self.condition)), kind, self.chosen)
 
 
-def check(diff: Diff, conditions: Sequence[Condition]) -> list[Outcome]:
-    """What becomes of each condition. Raises UsageError where one is about nothing."""
-    return [_check(diff, condition) for condition in conditions]
-
-
-def _check(diff: Diff, condition: Condition) -> Outcome:
-    confidence = 1 - diff.evidence.level
-    if condition.pattern is None:
-        return evaluate(condition, _of_scopes(diff, condition.measure), confidence=confidence)
-    rows = _matching(diff, condition)
-    if not rows:
-        names = (diff.kernels["kernel"] if condition.measure == "gpu" else diff.ops["op"]).tolist()
-        return evaluate(condition, None, names=names, confidence=confidence)
-    if condition.measure == "calls":
-        return evaluate(condition, _calls(rows), confidence=confidence)
-    outcomes = [
-        evaluate(condition, observed, confidence=confidence)
-        for observed in _times(diff.evidence, rows, condition)
-    ]
-    return min(outcomes, key=lambda outcome: _WORST.index(outcome.state))
-
-
-def _matching(diff: Diff, condition: Condition) -> list[dict[str, Any]]:
-    """The rows of ops, or for GPU time of kernels, that a condition's pattern matches."""
-    pattern = Pattern.parse(condition.pattern or "")
-    is_gpu = condition.measure == "gpu"
-    table, key = (diff.kernels, "kernel") if is_gpu else (diff.ops, "op")
-    return [row | {"name": row[key]} for row in records(table) if _is_meant(pattern, row, key)]
-
-
-def _is_meant(pattern: Pattern, row: dict[str, Any], key: str) -> bool:
-    names = (row[key], row.get("replaced_by"))
-    return any(name is not None and pattern.matches(fold_name(name)) for name in names)
-
-
-def _calls(rows: Sequence[dict[str, Any]]) -> Observed:
-    """The calls of some ops: the least and the most that the captures of a side may have."""
-    return Observed(
-        calls_before=_ends(rows, "before"),
-        calls_after=_ends(rows, "after"),
+def subject_of(
+    condition: Condition, before: Sequence[Reading], after: Sequence[Reading]
+) -> Subject:
+    """The ops, or kernels, of either side that a condition's pattern matches."""
+    names = dict.fromkeys(
+        name
+        for item in (*before, *after)
+        for name in _table(item, condition)[_column(condition)].tolist()
     )
+    if condition.pattern is None:
+        return Subject(condition, (), frozenset())
+    pattern = Pattern.parse(condition.pattern)
+    chosen = frozenset(name for name in names if pattern.matches(fold_name(name)))
+    return Subject(condition, tuple(names), chosen)
 
 
-def _ends(rows: Sequence[dict[str, Any]], side: str) -> tuple[int, int]:
-    low, high = (sum(_calls_of(row, end, side) for row in rows) for end in ("low", "high"))
-    return low, high
+def check(
+    subject: Subject, before: Sequence[Reading], after: Sequence[Reading], evidence: Evidence
+) -> Outcome:
+    """What becomes of a condition. Raises UsageError where it is about the time of nothing.
+
+    Of several ops that match, calls are added up; so are times, each counted once where one of
+    them is below another.
+    """
+    observed = _observe(subject, before, after, evidence)
+    return evaluate(subject.condition, observed, names=subject.names, confidence=1 - evidence.level)
 
 
-def _calls_of(row: dict[str, Any], end: str, side: str) -> int:
-    """The least or the most calls of a row; a replaced pair has but one figure."""
-    found = row.get(f"calls_{end}_{side}")
-    return int(row[f"calls_{side}"] or 0) if found is None else int(found)
-
-
-def _of_scopes(diff: Diff, measure: str) -> Observed:
-    finding = diff.evidence.of("scopes", measure)
-    totals = [item.totals for item in diff.before.captures]
-    times = sorted(item.gpu_here.total if measure == "gpu" else item.total for item in totals)
-    return _observed(diff.evidence, finding, times[(len(times) - 1) // 2], measure)
-
-
-def _times(
-    evidence: Evidence, rows: Sequence[dict[str, Any]], condition: Condition
-) -> Iterator[Observed]:
-    table = "kernels" if condition.measure == "gpu" else "ops"
-    for row in rows:
-        finding = evidence.of(table, row["name"])
-        if finding is None:
-            yield _one_sided(row)
-        else:
-            yield _observed(evidence, finding, row["total_before"] or 0, condition.measure)
-
-
-def _one_sided(row: dict[str, Any]) -> Observed:
-    """An op of one side alone: all its time is more, or less, than before; no samples say so."""
-    if row["status"] not in ("added", "removed"):
+def _observe(
+    subject: Subject, before: Sequence[Reading], after: Sequence[Reading], evidence: Evidence
+) -> Observed | None:
+    condition = subject.condition
+    if condition.pattern is None:
+        times = [_scope_time(item, condition.measure) for item in before]
+        finding = evidence.of("scopes", condition.measure)
+        return _observed(evidence, finding, times, condition.measure)
+    if not subject.chosen:
+        return None
+    if condition.measure == "calls":
+        return Observed(calls_before=_calls(subject, before), calls_after=_calls(subject, after))
+    row = subject.row
+    assert row is not None
+    one, other = ([row.time(item) for item in side] for side in (before, after))
+    finding = evidence.of(*row.key)
+    if finding is not None:
+        return _observed(evidence, finding, one, condition.measure)
+    if any(one) and any(other):
         return Observed(verdict=Verdict.UNCLEAR)
-    end = inf if row["status"] == "added" else -inf
-    delta = row["delta"]
+    return _one_sided(one, other)
+
+
+def _column(condition: Condition) -> str:
+    return "kernel" if condition.measure == "gpu" else "op"
+
+
+def _table(item: Reading, condition: Condition) -> Any:
+    return item.kernels if condition.measure == "gpu" else item.ops
+
+
+def _calls(subject: Subject, side: Sequence[Reading]) -> tuple[int, ...]:
+    """The calls of the chosen ops in each capture."""
+    tables = [item.ops for item in side]
+    return tuple(int(t.loc[t["op"].isin(subject.chosen), "calls"].sum()) for t in tables)
+
+
+def _scope_time(item: Reading, measure: str) -> int:
+    return item.totals.gpu_here.total if measure == "gpu" else item.totals.total
+
+
+def _one_sided(before: Sequence[int], after: Sequence[int]) -> Observed:
+    """Ops of one side alone: all their time is more, or less, than before, whatever the noise."""
+    is_added = not any(before)
+    end = inf if is_added else -inf
+    ends = min(after) - max(before), max(after) - min(before)
+    estimate = int(middle(after)) - int(middle(before))
     return Observed(
         log_ratio=Interval(end, end, end),
-        delta=Interval(delta, delta, delta),
+        delta=Interval(estimate, *ends),
         confidence=1.0,
         is_significant=True,
-        verdict=row["status"],
-        unit="calls",
+        verdict="added" if is_added else "removed",
+        unit="captures",
     )
 
 
-def _observed(evidence: Evidence, finding: Finding | None, before: int, measure: str) -> Observed:
+def _observed(
+    evidence: Evidence, finding: Finding | None, times: Sequence[int], measure: str
+) -> Observed:
     if finding is None:
         return Observed(verdict=Verdict.UNCLEAR)
-    change = finding.change
+    change, before = finding.change, int(middle(times))
     low, high = _log1p(change.low), _log1p(change.high)
     if evidence.unit is not Unit.CAPTURE and finding.verdict is not Verdict.SAME:
         # Steps of one capture do not show how far captures of the same code lie apart.

@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import chain, groupby
 from typing import Any
 
-from traceq.conditions import GPU, RANKS, conditions, counted, shorter
+from traceq.conditions import GPU, RANKS, conditions, counted, distinct, shorter
 from traceq.errors import UsageError
 from traceq.info import TraceInfo
 from traceq.names import fold_name
@@ -48,7 +48,7 @@ _SIZES = {
 _UPPER = frozenset({"cuda", "cupti", "hip", "rocm", "nccl", "xpu"})
 
 _VALUE_WIDTH, _NAME_WIDTH = 80, 40
-"""Values are shown from where they differ; a file may hold texts of any length."""
+"""A file may hold texts of any length."""
 
 _MOST_CAPTURES, _MOST_VALUES, _MOST_CLASSES, _MOST_VERSIONS, _MOST_BLOCKERS = 6, 6, 3, 20, 3
 
@@ -396,19 +396,11 @@ class _Captures:
             names.setdefault(text, []).append(name)
         if len(names) < 2:
             return None
-        values = tuple(zip(_distinct(list(names)), map(tuple, names.values()), strict=True))
+        values = tuple(zip(distinct(list(names)), map(tuple, names.values()), strict=True))
         told = [f"{value} ({self.who(own)})" for value, own in values[:_MOST_VALUES]]
         more = len(values) - _MOST_VALUES
         told += [f"{more} other values"] if more > 0 else []
         return Difference(what, values, f"The captures differ in {what}: {', '.join(told)}.")
-
-
-def _distinct(values: Sequence[str]) -> list[str]:
-    """Different values, short enough for a sentence: from a little before where they part."""
-    columns = enumerate(zip(*values, strict=False))
-    parting = next((at for at, chars in columns if len(set(chars)) > 1), min(map(len, values)))
-    cut = max(0, parting - _VALUE_WIDTH // 4) if max(map(len, values)) > _VALUE_WIDTH else 0
-    return [shorter("…" + value[cut:] if cut else value, _VALUE_WIDTH) for value in values]
 
 
 def _copies(captures: _Captures) -> Iterator[str]:
@@ -422,7 +414,7 @@ def _copies(captures: _Captures) -> Iterator[str]:
             if len(twice) > 1:
                 several = "two samples" if len(twice) == 2 else "samples of their own"
                 who = " and ".join(filter(None, (", ".join(twice[:-1]), twice[-1])))
-                yield f"{who} are the same capture: they are no {several}."
+                yield f"{who} are the same capture: they are not {several}."
 
 
 # Models ---------------------------------------------------------------------------------------

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from traceq.checks import check, subject_of
+from traceq.columns import FINDING_FIELDS, fields_of
 from traceq.combine import combine
 from traceq.comparability import CaptureFacts, Comparability, compare_facts, read_facts
 from traceq.decompose import by_shape, parts_of
 from traceq.errors import UsageError
 from traceq.evidence import BOUND, LEVEL, Evidence, Finding, weigh
+from traceq.gate import Outcome, parse_condition
 from traceq.groups import Group, Groups, align_captures, align_kernels
 from traceq.library import duckdb_query
 from traceq.maps import JOINED, map_row, parse_map
 from traceq.names import fold_name, matching_names
 from traceq.reading import Question, Reading, ScopeTotals, read
-from traceq.stats import LEAST_LEVEL, Verdict
+from traceq.samples import CPU, Asked, RowKey
+from traceq.stats import LEAST_LEVEL, Interval, Verdict
 from traceq.trace import Patterns, Trace, not_under_scope
 
 if TYPE_CHECKING:
@@ -69,12 +73,13 @@ class Side:
 class Diff:
     """The comparison of two sides.
 
-    ``table`` has one row an op (columns: queries/duckdb/diff.sql and ``traceq.compare.ADDED``;
-    times in ns, medians over a side's captures), replaced pairs first, then changed, added, removed
-    ones, and those of the same calls; ``ops`` are all of them as they are, without ``maps`` and
-    ``match``. ``kernels`` has one row a kernel, copy or set (queries/duckdb/kernels.sql).
+    ``table`` has one row an op, replaced pairs first, then changed, added, removed ones, and those
+    of the same calls; times in ns are medians over a side's captures, and ``attrs["fields"]`` has
+    the meaning of each column. ``ops`` are all of them as they are, without ``maps`` and ``match``.
+    ``kernels`` has one row a kernel, copy or set.
     ``groups`` and ``kernel_groups`` tell what replaced what,
-    ``evidence`` what the samples say of each row. ``within`` holds the limits of time as they were
+    ``evidence`` what the samples say of each row, ``outcomes`` what became of the conditions of
+    ``fail_if``. ``within`` holds the limits of time as they were
     asked for, and how steps were found on each side. ``warnings`` belong to the result: they are
     shown wherever it is.
     """
@@ -92,7 +97,8 @@ class Diff:
     evidence: Evidence
     comparability: Comparability
     within: dict[str, Any]
-    warnings: tuple[str, ...] = field(default=())
+    outcomes: tuple[Outcome, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def changes(self) -> pd.DataFrame:
@@ -136,6 +142,7 @@ class Diff:
             "after": _side_dict(self.after),
             "warnings": list(self.warnings),
             "comparability": self.comparability.to_dict(),
+            "conditions": [item.to_dict() for item in self.outcomes],
             "evidence": self.evidence.to_dict(),
             "scopes": {
                 name: finding_dict(self.evidence.of("scopes", name)) for name in ("cpu", "gpu")
@@ -165,28 +172,8 @@ class Diff:
         return to_html(diff_report(self))
 
 
-ADDED = (
-    "sample_before",
-    "sample_before_low",
-    "sample_before_high",
-    "sample_after",
-    "sample_after_low",
-    "sample_after_high",
-    "change",
-    "change_low",
-    "change_high",
-    "confidence",
-    "noise",
-    "p",
-    "verdict",
-    "captures_needed",
-)
-"""Columns that the evidence adds to both tables: the median time (ns) of a sample of each side with
-its interval; the relative change (0.1: 10 % more) with its interval and the confidence of that; the
-spread of captures of one side (relative; absent: not known); the adjusted p (absent: no test);
-faster, slower, same or can't tell (absent: the row has time on one side alone); about how many
-captures a side would tell. The ops have ``calls_part``, ``shapes_part`` and ``cost_part`` (ns) too,
-which add up to ``delta``."""
+ADDED = tuple(field.name for field in FINDING_FIELDS)
+"""Columns that the evidence adds to both tables."""
 
 
 def diff(
@@ -196,6 +183,7 @@ def diff(
     under: Patterns = None,
     match: Patterns = None,
     maps: Sequence[str] = (),
+    fail_if: Sequence[str] = (),
     steps: str | None = None,
     skip_first: bool = False,
     window: str | None = None,
@@ -207,7 +195,8 @@ def diff(
 
     ``under`` limits both sides to what is below matching slices, ``match`` keeps only ops that
     match on either side, each of ``maps`` (``OLD=>NEW``, two patterns) puts a replaced op and its
-    replacement on one row. ``steps``, ``skip_first`` and ``window`` limit the time on both sides,
+    replacement on one row; ``fail_if`` are conditions as ``cpu > 2%``, of which ``outcomes`` tells.
+    ``steps``, ``skip_first`` and ``window`` limit the time on both sides,
     see :meth:`Trace.windows`. ``level`` is the share of comparisons of unchanged code in which any
     row may be declared changed, ``bound`` the relative change within which a row is the same.
     Raises PatternError where a pattern matches nothing, UsageError where the captures cannot be
@@ -218,7 +207,15 @@ def diff(
     sides += [[after] if isinstance(after, Trace) else [*after]]
     one, other = ([read(trace, question) for trace in side] for side in sides)
     return compare(
-        one, other, question, match=match, maps=maps, level=level, bound=bound, force=force
+        one,
+        other,
+        question,
+        match=match,
+        maps=maps,
+        fail_if=fail_if,
+        level=level,
+        bound=bound,
+        force=force,
     )
 
 
@@ -229,12 +226,13 @@ def compare(
     *,
     match: Patterns = None,
     maps: Sequence[str] = (),
+    fail_if: Sequence[str] = (),
     level: float = LEVEL,
     bound: float = BOUND,
     force: bool = False,
 ) -> Diff:
     """Compare captures that were read with one question; see :func:`diff`."""
-    pairs = [parse_map(text) for text in maps]
+    pairs, conditions = map(parse_map, maps), [parse_condition(text) for text in fail_if]
     _check_limits(level, bound)
     if not before or not after:
         raise UsageError("a side has no capture", hint="Give at least one trace before and after.")
@@ -242,11 +240,13 @@ def compare(
     if not force:
         comparability.raise_blockers()
     groups, kernel_groups = align_captures(before, after), align_kernels(before, after)
-    evidence = weigh(before, after, groups, kernel_groups, level=level, bound=bound)
-    table, kernels = _ops(before, after, groups), _kernels(before, after, kernel_groups)
-    ops = _with_evidence(table, evidence, "ops", "op")
+    ops, kernels = _ops(before, after, groups), _kernels(before, after, kernel_groups)
+    table = ops
     for old, new in pairs:
         table = _with_pair(table, before, after, old, new)
+    subjects = [subject_of(condition, before, after) for condition in conditions]
+    asked = [*_asked_pairs(table), *(item.row for item in subjects if item.row is not None)]
+    evidence = weigh(before, after, groups, kernel_groups, asked=asked, level=level, bound=bound)
     table = _with_evidence(table, evidence, "ops", "op")
     if match is not None:
         table = _keep_matching(table, match, (*before, *after))
@@ -257,13 +257,14 @@ def compare(
         match=_patterns(match),
         maps=tuple(maps),
         table=table,
-        ops=ops,
+        ops=_with_evidence(ops, evidence, "ops", "op"),
         kernels=_with_evidence(kernels, evidence, "kernels", "kernel"),
         groups=groups,
         kernel_groups=kernel_groups,
         evidence=evidence,
         comparability=comparability,
         within=_limits(before[0], after[0], question),
+        outcomes=tuple(check(item, before, after, evidence) for item in subjects),
         warnings=(*comparability.warnings, *_doubts(before, after)),
     )
 
@@ -437,25 +438,39 @@ def _keep_matching(
 
 def _with_evidence(table: pd.DataFrame, evidence: Evidence, family: str, key: str) -> pd.DataFrame:
     """The table with the columns of :data:`ADDED`."""
-    # A pair that the user named is two ops, of which no sample was taken together.
-    is_pair = (table["status"] == "replaced").tolist()
-    findings = [
-        None if pair else evidence.of(family, name)
-        for name, pair in zip(table[key].tolist(), is_pair, strict=True)
-    ]
+    names = table[key].tolist()
+    findings = [evidence.of(family, name) for name in names]
+    pairs = _asked_pairs(table)  # these come first
+    findings[: len(pairs)] = [evidence.of(*pair.key) for pair in pairs]
     added = [finding_dict(item) for item in findings]
     types = dict.fromkeys(ADDED, "float64") | {"captures_needed": "Int64", "verdict": "object"}
-    return table.assign(**{name: [row[name] for row in added] for name in ADDED}).astype(types)
+    table = table.assign(**{name: [row[name] for row in added] for name in ADDED}).astype(types)
+    table.attrs["fields"] = fields_of(map(str, table.columns))
+    return table
+
+
+def _asked_pairs(table: pd.DataFrame) -> list[Asked]:
+    """The rows of pairs that the user named, each of several ops."""
+    if "replaced_by" not in table.columns:  # of kernels none are named
+        return []
+    rows = table.loc[table["status"] == "replaced", ["op", "replaced_by"]]
+    pairs = [JOINED.join(row) for row in rows.itertuples(index=False)]
+    return [Asked(RowKey("maps", pair), CPU, frozenset(pair.split(JOINED))) for pair in pairs]
 
 
 def finding_dict(finding: Finding | None) -> dict[str, Any]:
     """A finding as plain data, by the names of :data:`ADDED`."""
     if finding is None:
         return dict.fromkeys(ADDED)
-    intervals = (finding.before, finding.after, finding.change)
-    figures = [end for item in intervals for end in (item.estimate, item.low, item.high)]
-    rest = (finding.change.confidence, finding.noise, finding.p, str(finding.verdict))
-    return dict(zip(ADDED, (*figures, *rest, finding.needed), strict=True))
+    sides, change = (*_ends(finding.before), *_ends(finding.after)), finding.change
+    free = _ends(finding.drift_free) if finding.drift_free else (None, None, None)
+    rest = (finding.noise, finding.p, str(finding.verdict), finding.needed)
+    values = (*sides, *_ends(change), change.confidence, *free, *rest)
+    return dict(zip(ADDED, values, strict=True))
+
+
+def _ends(interval: Interval) -> tuple[float, float, float]:
+    return interval.estimate, interval.low, interval.high
 
 
 def _is_change(table: pd.DataFrame) -> pd.Series[bool]:

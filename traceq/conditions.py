@@ -7,7 +7,7 @@ The record comes from a file, so anything may stand in it: what is not of the do
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from traceq.units import printable
@@ -31,6 +31,8 @@ _SETTINGS = {
 }
 _NONE = "none"
 _NOTE_WIDTH = 300
+_VALUE_WIDTH = 80
+"""Values are shown from where they differ, and no longer than this."""
 
 
 def conditions(record: Mapping[str, Any]) -> dict[str, str]:
@@ -75,6 +77,14 @@ def counted(names: Iterable[str]) -> str:
 def shorter(text: str, width: int) -> str:
     """A text of at most ``width`` characters."""
     return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def distinct(values: Sequence[str]) -> list[str]:
+    """Different values, short enough for a sentence: from a little before where they part."""
+    columns = enumerate(zip(*values, strict=False))
+    parting = next((at for at, chars in columns if len(set(chars)) > 1), min(map(len, values)))
+    cut = max(0, parting - _VALUE_WIDTH // 4) if max(map(len, values)) > _VALUE_WIDTH else 0
+    return [shorter("…" + value[cut:] if cut else value, _VALUE_WIDTH) for value in values]
 
 
 def _named(values: Mapping[str, Any], names: Mapping[str, str]) -> Iterator[tuple[str, str]]:

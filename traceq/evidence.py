@@ -4,27 +4,37 @@ A sample is one capture where there are three or more a side; else one step, whi
 evidence, since captures of the same code differ from each other by more than their steps do; never
 a single call. All rows of a comparison (scopes, groups, ops, kernels) are tested together, so that
 ``level`` is the share of comparisons of unchanged code in which any row is declared changed. The
-tests themselves are those of ``stats``.
+tests themselves are those of ``stats``. Between captures, a row is tested as it is and once more
+without the drift that its capture's rows have in common, which on a CPU hides most changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from functools import cached_property
 from math import inf, isnan
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from traceq import stats
-from traceq.groups import Group, Groups
-from traceq.model import Ints
+from traceq.groups import Groups
 from traceq.reading import Reading
+from traceq.samples import (
+    CAPTURES,
+    CPU,
+    GPU,
+    Asked,
+    Floats,
+    RowKey,
+    Samples,
+    Sides,
+    Unit,
+    choose_unit,
+    collect,
+)
 from traceq.stats import Interval, Verdict
-
-Floats = NDArray[np.float64]
 
 LEVEL = 0.1
 """Share of comparisons of unchanged code in which any row may be declared changed: 5 % faster, 5 %
@@ -33,30 +43,10 @@ slower. Three captures a side, or five steps, can just carry it."""
 BOUND = 0.01
 """A row is the same where its change is shown to be within this part of its time."""
 
-CAPTURES = 3
-"""From so many captures a side they are the samples."""
-
 FLOOR_WIDTH = 12
 """Between one capture a side, a row must move by more than the drift of the unchanged code and so
 many times its scale (1.4826 MAD of the rows' changes). Measured: in 24 comparisons of captures of
 the same code no op lay farther than 9 scales from the drift."""
-
-CPU, GPU = 0, 1
-
-
-class Unit(StrEnum):
-    """What a sample is."""
-
-    CAPTURE = "capture"
-    STEP = "step"
-    NONE = "none"  # one capture a side, without steps that could be compared
-
-
-class RowKey(NamedTuple):
-    """A row of a comparison: ``table`` is scopes, ops, kernels, groups or kernel_groups."""
-
-    table: str
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +56,10 @@ class Finding:
     ``before`` and ``after`` are the medians of its time in a sample (ns) with their intervals,
     ``change`` the relative change (0.1: 10 % more), ``noise`` the spread of captures of one side
     (relative; None: not known), ``p`` adjusted for all rows (None: the samples cannot carry a
-    test), ``needed`` about how many captures a side would settle it (None: settled, or not to be
-    told), ``per_call`` the change of a call's time (ns; groups alone).
+    test, or the row is too small for one), ``needed`` about how many captures a side would settle
+    it (None: settled, or not to be told), ``per_call`` the change of a call's time (ns; groups
+    alone), ``drift_free`` the relative change without what is common to the rows of a capture
+    (None: captures are not the samples).
     """
 
     before: Interval
@@ -78,6 +70,7 @@ class Finding:
     verdict: Verdict
     needed: int | None = None
     per_call: Interval | None = None
+    drift_free: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +80,8 @@ class Evidence:
     ``samples`` are the numbers of samples before and after, ``noise`` the spread of captures of one
     side (relative; None: not known), by ``cpu`` and ``gpu``; ``drift`` is by how much the unchanged
     code moved between one capture a side and how far from that a row must be to be declared
-    changed, as logs of ratios (empty where captures are the samples).
+    changed, as logs of ratios (empty where captures are the samples); ``outside`` is the part of
+    the CPU time that is in no step and so in no sample, at most in any capture.
     """
 
     unit: Unit
@@ -98,6 +92,7 @@ class Evidence:
     noise: dict[str, float | None]
     drift: dict[str, tuple[float, float]]
     findings: Mapping[RowKey, Finding] = field(default_factory=dict)
+    outside: float = 0.0
 
     def of(self, table: str, name: str) -> Finding | None:
         """The finding of a row; None where there is none, as for ops of one side."""
@@ -111,6 +106,7 @@ class Evidence:
             "level": self.level,
             "bound": self.bound,
             "carries_test": self.carries,
+            "outside": self.outside,
             "noise": self.noise,
             "drift": {
                 key: {"drift": drift, "width": None if width == inf else width}
@@ -119,159 +115,135 @@ class Evidence:
         }
 
 
-@dataclass(frozen=True)
-class _Samples:
-    """Times (ns) of rows by sample; ``kind`` is CPU or GPU, ``calls`` those of groups."""
-
-    keys: tuple[RowKey, ...]
-    kind: Ints
-    before: Floats
-    after: Floats
-    calls: dict[RowKey, tuple[Floats, Floats]]
-
-
 def weigh(
     before: Sequence[Reading],
     after: Sequence[Reading],
     groups: Groups,
     kernel_groups: Groups,
     *,
+    asked: Sequence[Asked] = (),
     level: float = LEVEL,
     bound: float = BOUND,
 ) -> Evidence:
     """Find what the captures of both sides say of every row that has time on both sides."""
     unit = choose_unit(before, after)
-    samples = _collect(before, after, groups, kernel_groups, unit)
+    samples = collect(before, after, groups, kernel_groups, asked, unit)
     if unit is Unit.CAPTURE:
         return _of_captures(samples, level, bound)
-    return _of_steps(samples, unit, level, bound)
+    outside = max(map(_outside, (*before, *after))) if unit is Unit.STEP else 0.0
+    return _of_steps(samples, unit, level, bound, outside)
 
 
-def choose_unit(before: Sequence[Reading], after: Sequence[Reading]) -> Unit:
-    """Captures where there are enough a side; else steps, if all captures have as many."""
-    if min(len(before), len(after)) >= CAPTURES:
-        return Unit.CAPTURE
-    steps = {item.steps for item in (*before, *after)}
-    return Unit.STEP if len(steps) == 1 and steps != {0} else Unit.NONE
-
-
-# Samples ----------------------------------------------------------------------------------
-
-
-def _collect(
-    before: Sequence[Reading],
-    after: Sequence[Reading],
-    groups: Groups,
-    kernel_groups: Groups,
-    unit: Unit,
-) -> _Samples:
-    """The rows that have time on both sides, in each sample or, by steps, in some."""
-    sides = [_tables(side, unit) for side in (before, after)]
-    rows = {key: (values, sides[1][key]) for key, values in sides[0].items() if key in sides[1]}
-    calls = {}
-    for table, found in (("groups", groups), ("kernel_groups", kernel_groups)):
-        for number, group in enumerate(found.rows):
-            key = RowKey(table, str(number))
-            rows[key] = _of_group(group, "time", unit)
-            calls[key] = _of_group(group, "calls", unit)
-    rows = {key: both for key, both in rows.items() if _is_comparable(*both, unit)}
-    keys = tuple(rows)
-    is_gpu = [key.table in ("kernels", "kernel_groups") or key.name == "gpu" for key in keys]
-    kind = np.array(is_gpu, np.int64)
-    one, other = (np.array([rows[key][side] for key in keys], np.float64) for side in (0, 1))
-    return _Samples(keys, kind, one, other, calls)
-
-
-def _is_comparable(before: Floats, after: Floats, unit: Unit) -> bool:
-    """Whether a ratio can be told: time in all samples, or in the same steps of both sides."""
-    if unit is not Unit.STEP:
-        return bool((before > 0).all() and (after > 0).all())
-    return bool(((before > 0) == (after > 0)).all() and (before > 0).any())
-
-
-def _tables(side: Sequence[Reading], unit: Unit) -> dict[RowKey, Floats]:
-    """Times of scopes, ops and kernels by sample; a step's is the mean over the captures."""
-    if unit is not Unit.STEP:
-        rows = _stack([_totals(reading) for reading in side])
-        return rows if unit is Unit.CAPTURE else {k: v.mean(keepdims=True) for k, v in rows.items()}
-    steps = side[0].steps
-    by_capture = []
-    for reading in side:
-        times = reading.by_step(steps)
-        named = {RowKey(t, name): v for t in ("ops", "kernels") for name, v in times[t].items()}
-        whole = {RowKey("scopes", name): times[name][""] for name in ("cpu", "gpu")}
-        by_capture.append(whole | named)
-    return {
-        key: np.mean([item[key] for item in by_capture], axis=0)
-        for key in by_capture[0]
-        if all(key in item for item in by_capture)
-    }
-
-
-def _totals(reading: Reading) -> dict[RowKey, int]:
-    totals = reading.totals
-    found = {
-        RowKey("scopes", "cpu"): totals.total,
-        RowKey("scopes", "gpu"): totals.gpu_here.total,
-    }
-    for table, names in ((reading.ops, "op"), (reading.kernels, "kernel")):
-        rows = zip(table[names].tolist(), table["total"].tolist(), strict=True)
-        found |= {RowKey(f"{names}s", name): total for name, total in rows}
-    return found
-
-
-def _stack(captures: Sequence[Mapping[RowKey, int]]) -> dict[RowKey, Floats]:
-    shared = [key for key in captures[0] if all(key in item for item in captures)]
-    return {key: np.array([item[key] for item in captures], np.float64) for key in shared}
-
-
-def _of_group(group: Group, name: str, unit: Unit) -> tuple[Floats, Floats]:
-    sides = []
-    for work in (group.before, group.after):
-        values = np.array(work[name], np.float64)
-        if unit is Unit.STEP:
-            sides.append(values[:, :-1].mean(axis=0))
-        else:
-            sums = values.sum(axis=1)
-            sides.append(sums if unit is Unit.CAPTURE else sums.mean(keepdims=True))
-    return sides[0], sides[1]
+def _outside(capture: Reading) -> float:
+    """The part of the scopes' CPU time that is in no step."""
+    times = capture.scope_time(capture.steps)
+    return int(times[-1]) / max(int(times.sum()), 1)
 
 
 # Captures ---------------------------------------------------------------------------------
 
 
-def _of_captures(samples: _Samples, level: float, bound: float) -> Evidence:
-    one, other = np.log(samples.before), np.log(samples.after)
-    counts = (one.shape[1], other.shape[1])
-    carries = stats.carries(level, *counts)
-    p_values = stats.permuted_two(one, other, samples.kind) if carries and len(one) else None
-    spread = stats.pooled_spread(one, other)
-    findings = {}
-    for row, key in enumerate(samples.keys):
-        change = stats.shift_of_two(one[row], other[row], 1 - level)
-        p = None if p_values is None else float(p_values[row])
+@dataclass(frozen=True)
+class _Captures:
+    """Samples that are captures, as logs: as they are, and ``free`` of what is common to each."""
+
+    samples: Samples
+    rows: Sides
+    free: Sides
+    level: float
+    bound: float
+
+    @classmethod
+    def of(cls, samples: Samples, level: float, bound: float) -> _Captures:
+        rows = np.log(samples.before), np.log(samples.after)
+        free = stats.without_drift(*rows, samples.kind) if samples.keys else rows
+        return cls(samples, rows, free, level, bound)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return self.rows[0].shape[1], self.rows[1].shape[1]
+
+    @cached_property
+    def spreads(self) -> list[Floats]:
+        """The spread of captures of one side, of either kind of rows."""
+        return [stats.pooled_spread(*sides) for sides in (self.rows, self.free)]
+
+    def shift(self, sides: Sides, row: int) -> Interval:
+        return stats.shift_of_two(sides[0][row], sides[1][row], 1 - self.level)
+
+    def finding(self, row: int, p_values: Sequence[float] | None) -> Finding:
+        """What is found of a row, from its p as it is and without the drift."""
+        key, level, bound = self.samples.keys[row], self.level, self.bound
+        change, free = self.shift(self.rows, row), self.shift(self.free, row)
+        p = None if p_values is None else _p_of(key, p_values, change, free, bound)
         verdict = stats.judge(change, p, level=level, bound=bound, floor=0.0)
-        needed = None
-        if verdict is Verdict.UNCLEAR:
-            spread_here = float(spread[row])
-            needed = stats.captures_needed(change, spread_here, level=level, bound=bound)
-            # So many as there are did not tell.
-            needed = None if needed is None else max(needed, min(counts) + 1)
-        per_call = _per_call_of_two(
-            samples.calls.get(key), samples.before[row], samples.after[row], level
+        before, after = self.samples.before[row], self.samples.after[row]
+        noise = float(self.spreads[0][row])
+        is_open = verdict is Verdict.UNCLEAR and self.samples.is_tested[row]
+        return Finding(
+            *_medians(before, after, level),
+            _relative(change),
+            noise=None if isnan(noise) else noise,
+            p=p,
+            verdict=verdict,
+            needed=self._needed(row, change, free) if is_open else None,
+            per_call=_per_call_of_two(self.samples.calls.get(key), before, after, level),
+            drift_free=_relative(free),
         )
-        sides = _medians(samples.before[row], samples.after[row], level)
-        noise_here = None if isnan(spread[row]) else float(spread[row])
-        findings[key] = Finding(*sides, _relative(change), noise_here, p, verdict, needed, per_call)
-    noise = {name: _noise(samples, spread, RowKey("scopes", name)) for name in ("cpu", "gpu")}
-    return Evidence(Unit.CAPTURE, counts, level, bound, carries, noise, {}, findings)
+
+    def _needed(self, row: int, change: Interval, free: Interval) -> int | None:
+        """How many captures would tell, by the row as it is or without the drift: the fewer."""
+        kinds = zip((change, free), self.spreads, strict=True)
+        guesses = [
+            stats.captures_needed(item, float(spread[row]), level=self.level, bound=self.bound)
+            for item, spread in kinds
+        ]
+        usable = guesses[: _ways(self.samples.keys[row])]
+        known = [guess for guess in usable if guess is not None]
+        # So many as there are did not tell.
+        return max(min(known), min(self.counts) + 1) if known else None
+
+
+def _of_captures(samples: Samples, level: float, bound: float) -> Evidence:
+    found = _Captures.of(samples, level, bound)
+    carries = stats.carries(level, *found.counts)
+    p_values = samples.by_row(_p_values(found) if carries else None)
+    findings = {key: found.finding(row, p_values[row]) for row, key in enumerate(samples.keys)}
+    noise = {
+        name: _noise(samples, found.spreads[0], RowKey("scopes", name)) for name in ("cpu", "gpu")
+    }
+    return Evidence(Unit.CAPTURE, found.counts, level, bound, carries, noise, {}, findings)
+
+
+def _ways(key: RowKey) -> int:
+    """In how many ways a row is tested: all scopes together not without the drift, which is most
+    of what they are."""
+    return 1 if key.table == "scopes" else 2
+
+
+def _p_values(captures: _Captures) -> Floats | None:
+    """p (2, rows) of all rows as they are and without the drift, each adjusted for all of these."""
+    tested = captures.samples.is_tested
+    one, other = (
+        np.concatenate([as_is[tested], free[tested]])
+        for as_is, free in zip(captures.rows, captures.free, strict=True)
+    )
+    kind = captures.samples.kind[tested]
+    found = stats.permuted_two(one, other, np.concatenate([kind, kind + len((CPU, GPU))]))
+    return None if found is None else found.reshape(2, -1)
+
+
+def _p_of(key: RowKey, p: Sequence[float], change: Interval, free: Interval, bound: float) -> float:
+    """The smaller p; that without the drift counts where the row itself moved the same way."""
+    agree = change.estimate * free.estimate > 0 and abs(change.estimate) > np.log1p(bound)
+    return min(p[: _ways(key)]) if agree else p[0]
 
 
 def _medians(before: Floats, after: Floats, level: float) -> tuple[Interval, Interval]:
     return stats.median_interval(before, 1 - level), stats.median_interval(after, 1 - level)
 
 
-def _noise(samples: _Samples, spread: Floats, key: RowKey) -> float | None:
+def _noise(samples: Samples, spread: Floats, key: RowKey) -> float | None:
     if key not in samples.keys:
         return None
     value = float(spread[samples.keys.index(key)])
@@ -296,20 +268,22 @@ def _relative(change: Interval) -> Interval:
 # Steps ------------------------------------------------------------------------------------
 
 
-def _of_steps(samples: _Samples, unit: Unit, level: float, bound: float) -> Evidence:
+def _of_steps(samples: Samples, unit: Unit, level: float, bound: float, outside: float) -> Evidence:
     """Steps in pairs: the first before and the first after did the same work, and so on."""
-    count = samples.before.shape[1] if len(samples.before) else 0
+    count = samples.before.shape[1]
     some = (samples.before > 0) & (samples.after > 0)
     logs = np.zeros(samples.before.shape)
     logs[some] = np.log(samples.after[some] / samples.before[some])
     carries = unit is Unit.STEP and stats.smallest_p_pairs(count) <= level if count else False
-    p_values = stats.permuted_pairs(logs, samples.kind) if carries else None
+    large = samples.is_tested
+    found = stats.permuted_pairs(logs[large], samples.kind[large]) if carries else None
+    p_values = samples.by_row(None if found is None else found[np.newaxis])
     changes = [stats.shift_of_pairs(row[at], 1 - level) for row, at in zip(logs, some, strict=True)]
     drift, width = _floors(samples, changes)
     needed = max(CAPTURES, stats.captures_to_carry(level))
     findings = {}
     for row, key in enumerate(samples.keys):
-        p = None if p_values is None else float(p_values[row])
+        p = tested[0] if (tested := p_values[row]) else None
         kind = int(samples.kind[row])
         verdict = _judge_steps(changes[row], p, level, bound, drift[kind], width[kind], kind)
         per_call = _per_call_of_pairs(
@@ -320,10 +294,10 @@ def _of_steps(samples: _Samples, unit: Unit, level: float, bound: float) -> Evid
         findings[key] = Finding(*sides, _relative(changes[row]), None, p, verdict, left, per_call)
     floors = {"cpu": (drift[CPU], width[CPU]), "gpu": (drift[GPU], width[GPU])}
     unknown: dict[str, float | None] = {"cpu": None, "gpu": None}
-    return Evidence(unit, (count, count), level, bound, carries, unknown, floors, findings)
+    return Evidence(unit, (count, count), level, bound, carries, unknown, floors, findings, outside)
 
 
-def _floors(samples: _Samples, changes: Sequence[Interval]) -> tuple[list[float], list[float]]:
+def _floors(samples: Samples, changes: Sequence[Interval]) -> tuple[list[float], list[float]]:
     """Of CPU and of GPU rows: the drift of the unchanged code, and how far rows stray from it."""
     drifts, widths = [], []
     for table in ("ops", "kernels"):
@@ -363,8 +337,3 @@ def _per_call_of_pairs(
     some = calls[0] > 0
     change = after[some] / calls[1][some] - before[some] / calls[0][some]
     return stats.shift_of_pairs(change, 1 - level)
-
-
-def declared(findings: Iterable[Finding]) -> list[Finding]:
-    """Those that are declared changed."""
-    return [item for item in findings if item.verdict in (Verdict.FASTER, Verdict.SLOWER)]

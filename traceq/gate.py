@@ -25,8 +25,6 @@ GATE_FAILED = 1
 GATE_INCONCLUSIVE = 3
 """Exit code where no condition holds for sure, and of one it cannot be told; 2 is an error's."""
 
-CONFIDENCE = 0.95
-
 Measure = Literal["calls", "cpu", "gpu"]
 Operator = Literal[">", ">=", "<", "<="]
 Unit = Literal["%", "ns", "us", "ms", "s", "calls"]
@@ -247,7 +245,7 @@ def evaluate(
     observed: Observed | None,
     *,
     names: Iterable[str] = (),
-    confidence: float = CONFIDENCE,
+    confidence: float,
 ) -> Outcome:
     """Whether a condition holds (``fail``), does not (``pass``), or cannot be told.
 
@@ -348,6 +346,8 @@ def _no_interval(observed: Observed) -> str:
 def _figures(condition: Condition, interval: Interval, observed: Observed) -> str:
     show = _percent if condition.unit == "%" else _micros
     estimate, low, high = map(show, (interval.estimate, interval.low, interval.high))
+    if low == high:  # ops of one side alone
+        return f"{estimate} ({observed.verdict})"
     verdict = f"; {observed.verdict}" if observed.verdict else ""
     return (
         f"{estimate} ({observed.confidence:.1%} interval {low} to {high}, over {observed.unit}"

@@ -7,7 +7,7 @@ subtrees are told by one number. What differs between two outlines is found in `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +41,10 @@ class Vocabulary:
     def ops(self) -> list[str]:
         """The op of each number."""
         return list(self._numbers)
+
+    def among(self, ops: Collection[str]) -> Bools:
+        """Marks, of all numbers, those of some ops."""
+        return np.array([op in ops for op in self._numbers], np.bool_)
 
     def number(self, ops: Sequence[str]) -> Ints:
         """The number of each op, given out in the order of first use."""
@@ -104,29 +108,33 @@ def lay_out(
     """The outline of the scopes that start within the selection's windows.
 
     ``fold`` gives the op of each name of the trace. Without scopes in the selection the outermost
-    slices of all threads take their place.
+    slices of all threads take their place, and those of steps, which a frame may be around.
     """
-    roots = _roots(slices, selection)
+    roots = _roots(slices, selection, steps)
     inside = nearest(slices.parent, roots) >= 0
     # A scope may be a span of the profiler's own ("Trace") where it is asked for.
     inside &= ~slices.of_category(*(NO_CPU if selection.under is None else NO_CPU[:-1]))
     ids = np.flatnonzero(inside)
     position = np.full(len(slices) + 1, NONE, np.int64)
     position[ids] = np.arange(len(ids))
-    parent = np.where(roots[ids], NONE, position[nearest_above(slices.parent, inside, ids)])
+    around = position[nearest_above(slices.parent, inside, ids)]
+    parent = np.where(roots[ids], NONE, around)
     op = vocabulary.number(fold)[slices.name[ids]] if len(ids) else ids
     levels = _levels(parent)
     size, form = _grow(parent, op, levels)
     order = np.argsort(_depth_first(parent, size, levels), kind="stable")
-    return _in_order(slices, ids, parent, op, size, form, order, inside, steps)
+    return _in_order(slices, ids, parent, around, op, size, form, order, inside, steps)
 
 
-def _roots(slices: SliceTable, selection: Selection) -> Bools:
+def _roots(slices: SliceTable, selection: Selection, steps: Steps) -> Bools:
     counted = selection.counted(slices)
     if selection.under is None:
         # A frame around everything may start before the windows: what is within them counts.
         marks = ~slices.of_category(*NO_CPU)
-        return outermost(slices.parent, marks if counted is None else marks & counted)
+        marks = marks if counted is None else marks & counted
+        roots = outermost(slices.parent, marks)
+        roots[steps.slice] |= marks[steps.slice]
+        return roots
     roots = outermost(slices.parent, selection.marks(slices))
     return roots if counted is None else roots & counted
 
@@ -194,6 +202,7 @@ def _in_order(
     slices: SliceTable,
     ids: Ints,
     parent: Ints,
+    around: Ints,
     op: Ints,
     size: Ints,
     form: Forms,
@@ -201,17 +210,20 @@ def _in_order(
     inside: Bools,
     steps: Steps,
 ) -> Outline:
-    """The outline, once the order of its nodes is known."""
+    """The outline, once the order of its nodes is known.
+
+    ``around`` is the node around each, also where it is a scope all the same: no own time of it.
+    """
     place = np.empty(len(order) + 1, np.int64)
     place[order], place[-1] = np.arange(len(order)), NONE
     position = np.full(len(slices) + 1, NONE, np.int64)
     position[ids] = place[:-1]
-    ids, parent = ids[order], place[parent[order]]
+    ids, parent, around = ids[order], place[parent[order]], place[around[order]]
     on_lane = np.ones(len(slices), np.bool_)
     on_lane[slices.adopted] = False
     dur, lane = slices.dur[ids], on_lane[ids]
-    own, counted = dur.copy(), (parent >= 0) & lane
-    np.subtract.at(own, parent[counted], dur[counted])
+    own, counted = dur.copy(), (around >= 0) & lane
+    np.subtract.at(own, around[counted], dur[counted])
     scopes = np.flatnonzero(parent < 0)
     return Outline(
         slice=ids,

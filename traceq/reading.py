@@ -5,7 +5,7 @@ Arrays and tables of one trace; putting several captures together is left to ``c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from traceq.calltree import NONE, sum_by
+from traceq.calltree import NONE, outermost, sum_by
 from traceq.errors import PatternError, UsageError
 from traceq.gpu import Activities, at
 from traceq.kernel_names import short_kernel
@@ -146,6 +146,24 @@ class Reading:
         """Time (ns) of the scopes by step, and last outside of steps."""
         step = self.outline.step_of(np.arange(len(self.outline)))
         return sum_by(np.where(step >= 0, step, steps), self.own_time, steps + 1)
+
+    def op_time(self, ops: Collection[str]) -> Ints:
+        """Time (ns) of some ops by step, and last outside of steps; one below another is part."""
+        outline = self.outline
+        chosen = self.words.ops.among(ops)[outline.op]
+        if self.under:
+            chosen &= outline.parent >= 0
+        nodes = np.flatnonzero(outermost(outline.parent, chosen))
+        return self._sum_by_step(nodes, outline.dur[nodes])
+
+    def kernel_time(self, kernels: Collection[str]) -> Ints:
+        """Time (ns) of some kernels (their short names), in the same way."""
+        chosen = self.words.kernels.among(kernels)[self.work.short]
+        return self._sum_by_step(self.work.node[chosen], self.work.dur[chosen])
+
+    def _sum_by_step(self, nodes: Ints, dur: Ints) -> Ints:
+        step = self.outline.step_of(nodes)
+        return sum_by(np.where(step >= 0, step, self.steps), dur, self.steps + 1)
 
     def by_step(self, steps: int) -> dict[str, dict[str, Ints]]:
         """Time (ns) of each op and kernel, and of all scopes, by step; arrays of ``steps``.

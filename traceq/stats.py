@@ -224,6 +224,23 @@ def permuted_two(before: Floats, after: Floats, kind: Ints) -> Floats | None:
     return _step_down(rows, _weights_of_two(np.arange(n + m)[np.newaxis] < n), ways)
 
 
+def without_drift(before: Floats, after: Floats, kind: Ints) -> tuple[Floats, Floats]:
+    """The rows before (rows, n) and after (rows, m) without what is common to those of a sample.
+
+    From each sample the median, over the rows of one ``kind`` (rows,), of how far they are from
+    their mean over all samples: a capture made while the machine was slow has most rows longer.
+    Relabelling samples relabels these medians alike, so :func:`permuted_two` is as exact on what is
+    left as on the rows themselves. It tells a row that moved against the others; where most rows of
+    a kind moved together, that is taken for drift.
+    """
+    values = np.concatenate([before, after], axis=1)
+    values = values - values[:, :1]  # equal values become exact zeros
+    centred = values - values.mean(axis=1, keepdims=True)
+    for one in np.unique(kind):
+        centred[kind == one] -= np.median(centred[kind == one], axis=0)
+    return centred[:, : before.shape[1]], centred[:, before.shape[1] :]
+
+
 def permuted_pairs(differences: Floats, kind: Ints) -> Floats | None:
     """Adjusted two-sided p of each row, that its differences (rows, n) lie evenly about 0.
 
@@ -403,22 +420,9 @@ def captures_to_carry(level: float) -> int:
     >>> captures_to_carry(0.1), captures_to_carry(0.05)
     (3, 4)
     """
-    return _fewest(level, lambda n: smallest_p(n, n))
-
-
-def steps_to_carry(level: float) -> int:
-    """The fewest pairs of steps that can give a p of ``level``. Raises as the other does.
-
-    >>> steps_to_carry(0.1), steps_to_carry(0.05)
-    (5, 6)
-    """
-    return _fewest(level, smallest_p_pairs)
-
-
-def _fewest(level: float, smallest: Callable[[int], float]) -> int:
     if not LEAST_LEVEL <= level < 1:
         raise ValueError(f"the level must be from {LEAST_LEVEL} to below 1, not {level}")
-    return next(n for n in count(1) if smallest(n) <= level)
+    return next(n for n in count(1) if smallest_p(n, n) <= level)
 
 
 # Verdicts ---------------------------------------------------------------------------------

@@ -25,10 +25,11 @@ import numpy as np
 import traceq
 from traceq.calltree import NONE, outermost, sum_by
 from traceq.compare import compare
-from traceq.evidence import LEVEL, Evidence, RowKey, weigh
+from traceq.evidence import LEVEL, Evidence, weigh
 from traceq.groups import Groups, align_captures, align_kernels
 from traceq.model import Ints
 from traceq.reading import Question, Reading, read
+from traceq.samples import RowKey
 from traceq.stats import Verdict
 
 UNDER = "GatedDeltaNet"

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import click
 
-from traceq.checks import check
 from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import records_to_csv, render, to_json, write
@@ -115,16 +114,24 @@ def command(
     """
     for text in maps:
         parse_map(text)  # before any trace is opened for nothing
-    wanted = [parse_condition(text) for text in conditions]
+    for text in conditions:
+        parse_condition(text)
     paths = _paths(before, after, more_before, more_after)
     question = Question(under=under, **within)
     old, new = ([_read(path, question, opening) for path in side] for side in paths)
     result = compare(
-        old, new, question, match=match or None, maps=maps, level=level, bound=bound, force=force
+        old,
+        new,
+        question,
+        match=match or None,
+        maps=maps,
+        fail_if=conditions,
+        level=level,
+        bound=bound,
+        force=force,
     )
-    outcomes = check(result, wanted)
     write(_format(result, show_all, limit, format_, output), output)
-    _leave(outcomes, inconclusive)
+    _leave(result.outcomes, inconclusive)
 
 
 def _leave(outcomes: Sequence[Outcome], inconclusive: Literal["pass", "fail"] | None) -> None:

@@ -19,6 +19,7 @@ from traceq.report.verdicts import (
     CAN_NOT_TELL,
     change_cell,
     joined,
+    p_cell,
     per_call_text,
     percent_change,
     quotable,
@@ -32,7 +33,7 @@ from traceq.steps import MARKED
 NOTES = (
     "CPU times in µs, children included, without the GPU's work; ratio = before / after, above 1 "
     "is faster. ⇒ replaced, ↷ moved, ≠ other calls, + added, − removed, ↓ faster, ↑ slower; "
-    "change: ~ can't tell from noise. ? in some scopes, or some captures, only."
+    "change: ~ can't tell from noise; p: adjusted for all rows. ? in some scopes or captures only."
 )
 GPU_NOTE = "GPU: kernels, copies and sets that an op, or what is below it, launched; in µs."
 MEDIANS = "Ops and kernels: medians of the captures, which do not add up."
@@ -58,6 +59,7 @@ _GROUP_COLUMNS = (
     Column("delta", "Δ µs", Unit.DELTA),
     Column("per_call", "Δ µs a call [interval]", Unit.TEXT, 2),
     Column("change", "change", Unit.TEXT),
+    Column("p_text", "p", Unit.TEXT, 4),
 )
 _GROUP_GPU = Column("gpu_delta", "Δ GPU", Unit.DELTA, 3)
 
@@ -70,6 +72,7 @@ _CPU_COLUMNS = (
     Column("delta", "Δ µs", Unit.DELTA),
     Column("ratio", "ratio", Unit.RATIO),
     Column("change_text", "change", Unit.TEXT),
+    Column("p_text", "p", Unit.TEXT, 4),
     Column("average_before", "avg before", Unit.MICROS, 2),
     Column("average_after", "avg after", Unit.MICROS, 2),
     Column("calls_part", "Δ by calls", Unit.DELTA, 5),
@@ -236,6 +239,7 @@ def _group_row(group: Group, finding: Finding | None) -> dict[str, Any]:
         "calls": _calls(*(_mean_of([group], side, "calls") for side in ("before", "after"))),
         "per_call": per_call_text(finding.per_call) if finding else "",
         "change": change_cell(finding),
+        "p_text": p_cell(finding.p if finding else None),
     }
 
 
@@ -246,7 +250,8 @@ def _sum_row(name: str, groups: Sequence[Group]) -> dict[str, Any]:
 
 
 def _plain_row(name: str, before: int, after: int) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(("mark", "scopes", "calls", "per_call", "change"), "")
+    texts = ("mark", "scopes", "calls", "per_call", "change", "p_text")
+    row: dict[str, Any] = dict.fromkeys(texts, "")
     return row | {"name": name, "before": before, "after": after, "delta": after - before}
 
 
@@ -288,6 +293,7 @@ def _diff_row(row: dict[str, Any]) -> dict[str, Any]:
     if row["status"] in ("same", "uneven"):
         mark = _DIRECTIONS.get(row["verdict"], mark)
     shown = {"mark": mark, "name": name, "calls": calls, "change_text": _change_text(row)}
+    shown["p_text"] = p_cell(row["p"])
     if not row.get("gpu_total_before") and not row.get("gpu_total_after"):
         shown |= dict.fromkeys(("gpu_total_before", "gpu_total_after", "gpu_delta"))
     return row | shown

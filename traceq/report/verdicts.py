@@ -9,10 +9,11 @@ from math import expm1, inf
 from traceq import units
 from traceq.align import Kind
 from traceq.compare import Diff
-from traceq.evidence import CAPTURES, Evidence, Finding, Unit
+from traceq.evidence import Evidence, Finding
 from traceq.groups import Group
 from traceq.maps import JOINED
 from traceq.report.words import plural, quoted
+from traceq.samples import CAPTURES, Unit
 from traceq.stats import Interval, Verdict
 
 CAN_NOT_TELL = "~"
@@ -52,6 +53,15 @@ def change_cell(finding: Finding | None) -> str:
     if finding.verdict is Verdict.SAME:
         return "same"
     return percent_change(finding.change.estimate)
+
+
+def p_cell(p: float | None) -> str:
+    """An adjusted p, never rounded down.
+
+    >>> p_cell(0.1), p_cell(1.0), p_cell(0.00011), p_cell(None)
+    ('0.1', '1', '0.00011', '')
+    """
+    return "" if p is None else f"{p:.2g}"
 
 
 def interval_text(change: Interval, unit: Unit) -> str:
@@ -131,8 +141,17 @@ def samples_fact(evidence: Evidence, *, is_whole: bool) -> str:
     number = evidence.samples[0]
     text = f"the {plural(number, 'step')} of the captures: weaker evidence than {CAPTURES} captures"
     if not evidence.carries:
-        return f"{text}, and too few for a test at the level {share}"
-    return f"{text} a side{_drift(evidence)}"
+        return f"{text}, and too few for a test at the level {share}{_outside(evidence)}"
+    return f"{text} a side{_outside(evidence)}{_drift(evidence)}"
+
+
+def _outside(evidence: Evidence) -> str:
+    if evidence.outside < _LEAST_TOLD:
+        return ""
+    return f"; {units.percent(evidence.outside)} of the CPU time is in no step"
+
+
+_LEAST_TOLD = 0.001
 
 
 def _noise(evidence: Evidence) -> str:
@@ -165,7 +184,8 @@ def quotable(diff: Diff) -> Iterator[str]:
     groups = diff.steady_groups
     if groups:
         number, group = groups[0]
-        yield f"{where}, {_told(diff.evidence, group, number)}."
+        noun = "scope" if diff.under else "top-level slice"
+        yield f"{where}, {_told(diff.evidence, group, number, noun)}."
     else:
         yield f"{where}, {_no_change(diff)}."
     if len(groups) > 1:
@@ -184,18 +204,18 @@ def _no_change(diff: Diff) -> str:
     most = max(diff.groups.rows, key=lambda group: max(group.instances))
     words = _DEEDS[most.key.kind].format(old=joined(most.key.before), new=joined(most.key.after))
     return (
-        f"no change of the code is in all scopes; {plural(len(diff.groups.rows), 'difference')} "
+        f"no change of the code is in all places; {plural(len(diff.groups.rows), 'difference')} "
         f"in some (most often: {words} in {max(most.instances):,} of {max(most.scopes):,})"
     )
 
 
-def _told(evidence: Evidence, group: Group, number: str) -> str:
+def _told(evidence: Evidence, group: Group, number: str, noun: str) -> str:
     """What became of a group, in how many scopes, and what it takes, before and after."""
     words = _DEEDS[group.key.kind].format(old=joined(group.key.before), new=joined(group.key.after))
     words += ", which is not certain," if group.is_ambiguous else ""
     if group.is_alone:
-        return f"{words} ({plural(min(group.instances), 'scope')} without a counterpart)"
-    text = f"{words} in {min(group.instances):,} of {plural(max(group.scopes), 'scope')}"
+        return f"{words} ({plural(min(group.instances), noun)} without a counterpart)"
+    text = f"{words} in {min(group.instances):,} of {plural(max(group.scopes), noun)}"
     finding = evidence.of("groups", number)
     if finding is None:
         return text
@@ -203,9 +223,20 @@ def _told(evidence: Evidence, group: Group, number: str) -> str:
     measure, words = (mean_time, "in all") if finding.per_call is None else (average_call, "a call")
     before, after = (units.micros(measure(group, side)) for side in ("before", "after"))
     text += f", {before} → {after} µs {words}"
-    if finding.per_call is None:
-        return f"{text}: {finding.verdict}{weak}"
-    return f"{text}{_per_call_interval(finding.per_call, evidence.unit)}: {finding.verdict}{weak}"
+    if finding.per_call is not None:
+        text += _per_call_interval(finding.per_call, evidence.unit)
+    return f"{text}: {finding.verdict}{_beside_others(finding)}{weak}"
+
+
+def _beside_others(finding: Finding) -> str:
+    """Said where only the change against the other rows of its capture tells."""
+    free, change = finding.drift_free, finding.change
+    if finding.verdict not in _MOVED or free is None or not change.low <= 0 <= change.high:
+        return ""
+    return f" than the other ops ({percent_change(free.low)} to {percent_change(free.high)})"
+
+
+_MOVED = (Verdict.FASTER, Verdict.SLOWER)
 
 
 def _per_call_interval(change: Interval, unit: Unit) -> str:
