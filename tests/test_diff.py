@@ -582,7 +582,7 @@ def test_to_dict_has_the_documented_keys(before: traceq.Trace, after: traceq.Tra
     for side in ("before", "after"):
         assert list(data[side]) == ["captures"]
         (capture,) = data[side]["captures"]
-        assert list(capture) == ["path", "scopes", "total", "self", "gpu"]
+        assert list(capture) == ["path", "sha256", "events", "scopes", "total", "self", "gpu"]
     assert set(data["scopes"]) == {"cpu", "gpu"}
     assert all(tuple(finding) == ADDED for finding in data["scopes"].values())
     for family in ("groups", "kernel_groups"):

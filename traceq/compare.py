@@ -25,6 +25,7 @@ from traceq.gate import Outcome, parse_condition
 from traceq.groups import Group, Groups, align_captures, align_kernels
 from traceq.library import duckdb_query
 from traceq.maps import JOINED, map_row, parse_map
+from traceq.model import Tally, tally_dict
 from traceq.names import fold_name, matching_names
 from traceq.reading import Question, Reading, ScopeTotals, read
 from traceq.samples import CPU, Asked, RowKey
@@ -45,10 +46,20 @@ _NOT_CHANGED = ("same", "uneven")
 
 @dataclass(frozen=True, slots=True)
 class CaptureTotals:
-    """One capture of a side: its file and the totals of its scopes."""
+    """One capture of a side: its file and the totals of its scopes.
+
+    ``sha256`` is that of the file (None: it was no file), ``events`` what became of all that is in
+    it (None: loaded by another program).
+    """
 
     path: str
     totals: ScopeTotals
+    sha256: str | None = None
+    events: Tally | None = None
+
+    @classmethod
+    def of(cls, capture: Reading) -> CaptureTotals:
+        return cls(capture.path, capture.totals, capture.sha256, capture.events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +165,11 @@ class Diff:
         }
 
     def to_markdown(self, *, show_all: bool = False) -> str:
-        """The comparison as GitHub Markdown."""
+        """The comparison as a comment on a pull request: at most 65,536 bytes of Markdown."""
         from traceq.render.markdown import to_markdown
-        from traceq.report import diff_report
+        from traceq.report import pull_request_report
 
-        return to_markdown(diff_report(self, show_all=show_all))
+        return to_markdown(pull_request_report(self, show_all=show_all))
 
     def __repr__(self) -> str:
         from traceq.report import diff_report
@@ -251,8 +262,8 @@ def compare(
     if match is not None:
         table = _keep_matching(table, match, (*before, *after))
     return Diff(
-        before=Side(tuple(CaptureTotals(item.path, item.totals) for item in before)),
-        after=Side(tuple(CaptureTotals(item.path, item.totals) for item in after)),
+        before=Side(tuple(map(CaptureTotals.of, before))),
+        after=Side(tuple(map(CaptureTotals.of, after))),
         under=question.under,
         match=_patterns(match),
         maps=tuple(maps),
@@ -486,6 +497,8 @@ def _side_dict(side: Side) -> dict[str, Any]:
         "captures": [
             {
                 "path": item.path,
+                "sha256": item.sha256,
+                "events": None if item.events is None else tally_dict(item.events),
                 "scopes": item.totals.scopes,
                 "total": item.totals.total,
                 "self": item.totals.self,

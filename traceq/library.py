@@ -69,6 +69,12 @@ def portable_modules() -> Mapping[str, str]:
     }
 
 
+def ui_query(name: str, under: str) -> str:
+    """The text of queries/ui/<name>.sql for one GLOB pattern: to be pasted into the Perfetto UI."""
+    text = (query_folder() / "ui" / f"{name}.sql").read_text(encoding="utf-8")
+    return text.replace("$under", quote(under)).rstrip()
+
+
 def duckdb_query(name: str) -> str:
     """The text of queries/duckdb/<name>.sql: joins over tables that came out of the engine."""
     return (query_folder() / "duckdb" / f"{name}.sql").read_text(encoding="utf-8")

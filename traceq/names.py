@@ -64,6 +64,19 @@ class Pattern:
             return cls(text, re.compile(_glob_to_regex(text), re.DOTALL))
         return cls(text, re.compile(re.escape(text)))
 
+    @property
+    def glob(self) -> str | None:
+        """The pattern for SQL's GLOB; None for a regular expression.
+
+        >>> Pattern.parse("a[0]").glob
+        '*a[[]0]*'
+        """
+        if self.text.startswith("re:"):
+            return None
+        if "*" in self.text or "?" in self.text:
+            return self.text.replace("[", "[[]")
+        return f"*{self.text.replace('[', '[[]')}*"
+
     def matches(self, name: str) -> bool:
         """Whether a slice name, or its folded form, matches."""
         return bool(self._regex.search(name) or self._regex.search(fold_name(name)))

@@ -5,6 +5,9 @@ Arrays and tables of one trace; putting several captures together is left to ``c
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +21,7 @@ from traceq.errors import PatternError, UsageError
 from traceq.gpu import Activities, at
 from traceq.kernel_names import short_kernel
 from traceq.kernels import GpuAccount, GpuWork, scope_homes
-from traceq.model import Ints
+from traceq.model import Ints, Tally
 from traceq.names import fold_name
 from traceq.outline import NO_CPU, Outline, Vocabulary, lay_out_kernels
 from traceq.selection import Windows
@@ -94,7 +97,8 @@ class Reading:
     ``ops`` and ``kernels`` are its tables without the rows that have no calls, ``variants`` the
     full names of each kernel in short, ``outline`` and ``work`` what is below the scopes, one by
     one; ``shapes`` gives the number of the input shapes of each node of the outline (-1: none),
-    ``outside`` the calls of each op outside of the scopes.
+    ``outside`` the calls of each op outside of the scopes. ``sha256`` is that of the file (None: it
+    is none), ``events`` what became of all that is in it (None: loaded by another program).
     """
 
     trace: Trace
@@ -109,6 +113,8 @@ class Reading:
     shapes: Ints
     outside: dict[str, int]
     words: Words
+    sha256: str | None = None
+    events: Tally | None = None
 
     @property
     def path(self) -> str:
@@ -226,7 +232,20 @@ def _read(trace: Trace, question: Question, windows: Windows | None) -> Reading:
         shapes=_shapes(trace, outline),
         outside=_calls_outside(trace, outline, windows),
         words=question.words,
+        sha256=_sha256(trace.path),
+        events=None if trace.facts is None else trace.ledger.total,
     )
+
+
+def _sha256(path: str) -> str | None:
+    """The hash by which others can tell that they have the same file."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe has been read, and would block
+            return None
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def _without_account(kernels: pd.DataFrame) -> pd.DataFrame:
@@ -316,8 +335,6 @@ def _shapes(trace: Trace, outline: Outline) -> Ints:
 
 def _digest(texts: Sequence[str]) -> Ints:
     """A number for each text that depends on nothing else: 62 bits of its hash."""
-    import hashlib
-
     known: dict[str, int] = {}
     for text in dict.fromkeys(texts):
         digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()

@@ -187,5 +187,7 @@ def _format(result: Diff, show_all: bool, limit: int | None, format_: str, path:
     if format_ == "csv":
         table = result.table if show_all else result.changes
         return records_to_csv(records(table), list(table.columns))
+    if format_ == "markdown":
+        return result.to_markdown(show_all=show_all)
     rows = options.rows_to_show(limit, format_)
     return render(diff_report(result, show_all=show_all, limit=rows), format_, path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import html
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from traceq.names import shorten
-from traceq.report import REPLACED_BY, Column, Report, Table, Unit
+from traceq.report import REPLACED_BY, Column, Details, Report, Table, Unit
 from traceq.units import printable
 
+FACT_WIDTH = 400
 NAME_WIDTH = 80
 """Longest name in a table; GitHub's column is about this wide."""
 
@@ -16,14 +20,90 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
 _MENTION = re.compile(r"@(?=\w)")
 
 
-def to_markdown(report: Report) -> str:
-    """The report as Markdown: headline, warnings, tables, remarks."""
+LIMIT = 65_000
+"""Longest report, in bytes: GitHub takes comments of 65,536 characters, its marker included."""
+
+
+def to_markdown(report: Report, limit: int = LIMIT) -> str:
+    """The report as Markdown: headline, warnings, tables, remarks, and folded details.
+
+    What is longer than ``limit`` bytes loses rows, then details, those needed least first, and says
+    so.
+    """
+    left_out: list[str] = []
+    while True:
+        text = _assemble(report, left_out)
+        if len(text.encode()) <= limit:
+            return text
+        smaller = _smaller(report, left_out)
+        if smaller is None:
+            return _cut(text, limit)
+        report = smaller
+
+
+def _assemble(report: Report, left_out: Sequence[str]) -> str:
     parts = [f"**{escape(report.headline)}**", *map(_warning, report.warnings)]
     if report.facts:
-        parts.append("\n".join(f"- {escape(key)}: {code(value)}" for key, value in report.facts))
+        parts.append(_facts(report.facts))
     parts += map(_table, report.tables)
     parts += [f"<sub>{escape(remark)}</sub>" for remark in report.remarks]
+    parts += map(_details, report.details)
+    if left_out:
+        names = ", ".join(dict.fromkeys(left_out))
+        parts.append(f"<sub>Left out, as a comment may not be longer: {escape(names)}.</sub>")
     return "\n\n".join(parts) + "\n"
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"- {escape(key)}: {code(shorten(value, FACT_WIDTH))}" for key, value in facts)
+
+
+def _details(details: Details) -> str:
+    """A part that is folded away; the empty lines let what is inside be Markdown."""
+    title = html.escape(printable(details.title), quote=False)  # no Markdown within HTML
+    parts = [f"<details><summary>{title}</summary>"]
+    parts += [_facts(details.facts)] if details.facts else []
+    parts += map(_table, details.tables)
+    parts += [_block(language, text) for language, text in details.blocks]
+    parts += [f"<sub>{escape(remark)}</sub>" for remark in details.remarks]
+    return "\n\n".join([*parts, "</details>"])
+
+
+def _block(language: str, text: str) -> str:
+    lines = "\n".join(map(printable, text.split("\n")))
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", lines)), default=0))
+    return f"{fence}{language}\n{lines}\n{fence}"
+
+
+FEW_ROWS = 8
+"""A table in details is cut to no fewer rows before the details go."""
+
+
+def _smaller(report: Report, left_out: list[str]) -> Report | None:
+    """The report with less of what is needed least; None where nothing is left to leave out."""
+    if not report.details:
+        return None
+    least = max(report.details, key=lambda item: item.rank)
+    rows = max((len(table.rows) for table in least.tables), default=0)
+    place = report.details.index(least)
+    before, after = report.details[:place], report.details[place + 1 :]
+    if rows > FEW_ROWS:
+        left_out.append(f"rows of {least.title}")
+        tables = tuple(_fewer_rows(table, max(rows // 2, FEW_ROWS)) for table in least.tables)
+        return replace(report, details=(*before, replace(least, tables=tables), *after))
+    left_out.append(least.title)
+    return replace(report, details=(*before, *after))
+
+
+def _fewer_rows(table: Table, most: int) -> Table:
+    return replace(table, rows=table.rows[:most])
+
+
+def _cut(text: str, limit: int) -> str:
+    """The last resort, for warnings or names without end."""
+    note = "\n\n<sub>Cut off, as a comment may not be longer.</sub>\n"
+    kept = text.encode()[: limit - len(note.encode())].decode(errors="ignore")
+    return kept.rpartition("\n\n")[0] + note
 
 
 def _warning(text: str) -> str:

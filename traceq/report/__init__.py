@@ -12,9 +12,10 @@ from traceq.report.kernels import (
     kernels_report,
     sorted_kernels,
 )
-from traceq.report.model import REPLACED_BY, Column, Report, Table, Unit
+from traceq.report.model import REPLACED_BY, Column, Details, Report, Table, Unit
 from traceq.report.ops import SORT_KEYS, ops_report, sorted_ops
 from traceq.report.part import Part, cut
+from traceq.report.pull_request import pull_request_report
 from traceq.report.scopes import scopes_report, sorted_scopes
 from traceq.report.steps import cold_warning, steps_report
 from traceq.report.timeline import timeline_report
@@ -25,6 +26,7 @@ __all__ = [
     "REPLACED_BY",
     "SORT_KEYS",
     "Column",
+    "Details",
     "Part",
     "Report",
     "Table",
@@ -36,6 +38,7 @@ __all__ = [
     "info_report",
     "kernels_report",
     "ops_report",
+    "pull_request_report",
     "scopes_report",
     "sorted_kernels",
     "sorted_ops",

@@ -63,7 +63,7 @@ _GROUP_COLUMNS = (
 )
 _GROUP_GPU = Column("gpu_delta", "Δ GPU", Unit.DELTA, 3)
 
-_CPU_COLUMNS = (
+CPU_COLUMNS = (
     Column("mark", "", Unit.TEXT),
     Column("name", "op", Unit.NAME),
     Column("calls", "calls", Unit.TEXT),
@@ -83,7 +83,7 @@ _CPU_COLUMNS = (
     Column("max_before", "max before", Unit.MICROS, 6),
     Column("max_after", "max after", Unit.MICROS, 6),
 )
-_GPU_COLUMNS = (
+GPU_COLUMNS = (
     Column("gpu_total_before", "GPU before", Unit.MICROS, 3),
     Column("gpu_total_after", "GPU after", Unit.MICROS, 3),
     Column("gpu_delta", "Δ GPU", Unit.DELTA, 3),
@@ -92,7 +92,7 @@ _PARTS = ("calls_part", "shapes_part", "cost_part")
 _KERNEL_COLUMNS = (
     Column("mark", "", Unit.TEXT),
     Column("kernel", "kernel (GPU times)", Unit.NAME),
-    *(column for column in _CPU_COLUMNS[2:] if column.key not in _PARTS),
+    *(column for column in CPU_COLUMNS[2:] if column.key not in _PARTS),
 )
 
 KERNELS_SHOWN = 5
@@ -106,31 +106,30 @@ def diff_report(diff: Diff, *, show_all: bool = False, limit: int | None = None)
     """A comparison: what the samples say, what replaced what, the ops and kernels that changed."""
     return Report(
         headline=" ".join(quotable(diff)),
-        facts=tuple(_facts(diff)),
-        tables=tuple(_tables(diff, show_all, limit)),
+        facts=tuple(facts(diff)),
+        tables=tuple(tables(diff, show_all=show_all, limit=limit)),
         warnings=diff.warnings,
         remarks=(
-            *_counts(diff),
-            *_unchanged_line(diff, show_all),
-            *_unchanged_kernels(diff, show_all),
-            *_account_lines(diff),
+            *counts(diff),
+            *unchanged_lines(diff, " (--all shows them)" if not show_all else ""),
+            *account_lines(diff),
             NOTES,
-            *((MEDIANS,) if _has_several(diff) else ()),
+            *((MEDIANS,) if has_several(diff) else ()),
             *((GPU_NOTE,) if diff.has_gpu else ()),
         ),
     )
 
 
-def _facts(diff: Diff) -> Iterator[tuple[str, str]]:
+def facts(diff: Diff) -> Iterator[tuple[str, str]]:
     yield "before", _side_fact(diff.before)
     yield "after", _side_fact(diff.after)
     for name in ("cpu", "gpu") if diff.has_gpu else ("cpu",):
         yield f"{name.upper()} time", scope_fact(diff, name)
     yield "samples", samples_fact(diff.evidence, is_whole=not diff.under)
-    yield from _limits(diff.within)
+    yield from limits(diff.within)
 
 
-def _has_several(diff: Diff) -> bool:
+def has_several(diff: Diff) -> bool:
     return max(len(diff.before.captures), len(diff.after.captures)) > 1
 
 
@@ -162,7 +161,7 @@ def _range(times: Sequence[int]) -> str:
     return f"{units.micros(min(times))} to {units.micros(max(times))}"
 
 
-def _limits(within: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+def limits(within: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     """The limits of time, and how steps were found where the profiler did not mark them."""
     words = [f"steps {within['steps']}"] if within["steps"] is not None else []
     words += ["without the first step"] if within["skip_first"] else []
@@ -172,40 +171,50 @@ def _limits(within: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return (("within", "; ".join(words)),) if words else ()
 
 
-def _tables(diff: Diff, show_all: bool, limit: int | None) -> Iterator[Table]:
+def tables(
+    diff: Diff, *, show_all: bool, limit: int | None, show_kernels: bool = False
+) -> Iterator[Table]:
+    """All tables of a comparison; ``show_kernels`` shows those with little time as well."""
     if diff.groups.rows:
-        yield _group_table(diff, diff.groups, "groups", limit)
-    columns = _CPU_COLUMNS + (_GPU_COLUMNS if diff.has_gpu else ())
+        yield group_table(diff, diff.groups, "groups", limit)
+    columns = CPU_COLUMNS + (GPU_COLUMNS if diff.has_gpu else ())
     if len(diff.changes):
-        yield _changes(diff.changes, columns, limit)
+        yield changes(diff.changes, columns, limit)
     if show_all and len(diff.unchanged):
-        yield Table("Same calls", columns, tuple(map(_diff_row, records(diff.unchanged))))
+        yield Table("Same calls", columns, tuple(map(diff_row, records(diff.unchanged))))
     if diff.has_gpu and diff.kernel_groups.rows:
-        yield _group_table(diff, diff.kernel_groups, "kernel_groups", limit)
+        yield group_table(diff, diff.kernel_groups, "kernel_groups", limit)
     if len(diff.kernels):
-        yield _kernel_table(diff.kernels, show_all, limit)
+        yield kernel_table(diff.kernels, show_all or show_kernels, limit)
 
 
 # What replaced what -----------------------------------------------------------------------
 
 
-def _group_table(diff: Diff, groups: Groups, family: str, limit: int | None) -> Table:
+def group_table(diff: Diff, groups: Groups, family: str, limit: int | None) -> Table:
     """The groups, those that are no accident first, and the unchanged code."""
     numbered = sorted(enumerate(groups.rows), key=lambda item: not item[1].is_steady)
     shown = numbered if limit is None else numbered[: min(GROUPS_SHOWN, limit)]
     rest = [group for _, group in numbered[len(shown) :]]
-    rows = [_group_row(group, diff.evidence.of(family, str(number))) for number, group in shown]
-    rows += [_sum_row(f"({len(rest):,} more)", rest)] if rest else []
-    whole = _sum_row("(all of these)", [*groups.rows, groups.unchanged])
-    left = [whole[side] - sum(row[side] for row in rows) for side in ("before", "after")]
-    unchanged = _sum_row("(unchanged code)", [groups.unchanged])  # rounded so that rows add up
-    rows += [unchanged | _plain_row("(unchanged code)", *left), whole]
+    rows = [group_row(group, diff.evidence.of(family, str(number))) for number, group in shown]
+    rows += [sum_row(f"({len(rest):,} more)", rest)] if rest else []
+    whole = sum_row("(all of these)", [*groups.rows, groups.unchanged])
+    rows += [unchanged_row(groups, rows, whole), whole]
     is_cpu = family == "groups"
     rows += [] if is_cpu or diff.under else _unknown_launches(diff)
     title = "What replaced what" if is_cpu else "What replaced what on the GPU"
-    several = "; means of the captures" if _has_several(diff) else ""
+    several = "; means of the captures" if has_several(diff) else ""
     columns = _GROUP_COLUMNS + ((_GROUP_GPU,) if is_cpu and diff.has_gpu else ())
     return Table(f"{title}: the rows add up{several}", columns, tuple(rows))
+
+
+def unchanged_row(
+    groups: Groups, rows: Sequence[dict[str, Any]], whole: dict[str, Any]
+) -> dict[str, Any]:
+    """The unchanged code, rounded so that it and the other rows add up to the whole."""
+    left = [whole[side] - sum(row[side] for row in rows) for side in ("before", "after")]
+    name = "(unchanged code)"
+    return sum_row(name, [groups.unchanged]) | plain_row(name, *left)
 
 
 def _unknown_launches(diff: Diff) -> list[dict[str, Any]]:
@@ -216,10 +225,10 @@ def _unknown_launches(diff: Diff) -> list[dict[str, Any]]:
         means.append(round(sum(times) / len(times)))
     if not any(means):
         return []
-    return [_plain_row("(launch not in the trace)", *means)]
+    return [plain_row("(launch not in the trace)", *means)]
 
 
-def _group_row(group: Group, finding: Finding | None) -> dict[str, Any]:
+def group_row(group: Group, finding: Finding | None) -> dict[str, Any]:
     kind, old, new = group.key.kind, joined(group.key.before), joined(group.key.after)
     name = f"{old}{REPLACED_BY}{new}" if old and new and kind is not Kind.MOVED else old or new
     if kind is Kind.MOVED:
@@ -233,7 +242,7 @@ def _group_row(group: Group, finding: Finding | None) -> dict[str, Any]:
         name += (
             f" (outside of the scopes: {plural(group.outside, f'{more} call', f'{more} calls')})"
         )
-    return _sum_row(name, [group]) | {
+    return sum_row(name, [group]) | {
         "mark": _KIND_MARKS.get(kind, "⇒") if group.is_steady else "?",
         "scopes": f"{found:,}" if group.is_alone else f"{found:,} of {max(group.scopes):,}",
         "calls": _calls(*(_mean_of([group], side, "calls") for side in ("before", "after"))),
@@ -243,13 +252,13 @@ def _group_row(group: Group, finding: Finding | None) -> dict[str, Any]:
     }
 
 
-def _sum_row(name: str, groups: Sequence[Group]) -> dict[str, Any]:
+def sum_row(name: str, groups: Sequence[Group]) -> dict[str, Any]:
     before, after = (_mean_of(groups, side, "time") for side in ("before", "after"))
     gpu = [_mean_of(groups, side, "gpu") for side in ("before", "after")]
-    return _plain_row(name, before, after) | {"gpu_delta": gpu[1] - gpu[0]}
+    return plain_row(name, before, after) | {"gpu_delta": gpu[1] - gpu[0]}
 
 
-def _plain_row(name: str, before: int, after: int) -> dict[str, Any]:
+def plain_row(name: str, before: int, after: int) -> dict[str, Any]:
     texts = ("mark", "scopes", "calls", "per_call", "change", "p_text")
     row: dict[str, Any] = dict.fromkeys(texts, "")
     return row | {"name": name, "before": before, "after": after, "delta": after - before}
@@ -264,14 +273,14 @@ def _mean_of(groups: Sequence[Group], side: str, name: str) -> int:
 # Ops and kernels --------------------------------------------------------------------------
 
 
-def _changes(rows: pd.DataFrame, columns: Sequence[Column], limit: int | None) -> Table:
+def changes(rows: pd.DataFrame, columns: Sequence[Column], limit: int | None) -> Table:
     shown = rows if limit is None else rows.head(limit)
     left = len(rows) - len(shown)
     note = f"{plural(left, 'more changed op')} (--limit 0 shows all)." if left else ""
-    return Table("Ops that changed", tuple(columns), tuple(map(_diff_row, records(shown))), note)
+    return Table("Ops that changed", tuple(columns), tuple(map(diff_row, records(shown))), note)
 
 
-def _kernel_table(kernels: pd.DataFrame, show_all: bool, limit: int | None) -> Table:
+def kernel_table(kernels: pd.DataFrame, show_all: bool, limit: int | None) -> Table:
     """The kernels that changed, and those with most time."""
     is_same = kernels["status"].isin(["same", "uneven"]) & ~kernels["verdict"].isin(_DIRECTIONS)
     changed, same = kernels[~is_same], kernels[is_same]
@@ -280,11 +289,11 @@ def _kernel_table(kernels: pd.DataFrame, show_all: bool, limit: int | None) -> T
     shown = pd.concat([changed, by_time if show_all else by_time.head(KERNELS_SHOWN)])
     left = len(kernels) - len(shown)
     note = f"{plural(left, 'more kernel')} with less time (--all shows them)." if left else ""
-    rows = tuple(map(_diff_row, records(shown)))
+    rows = tuple(map(diff_row, records(shown)))
     return Table("Kernels, copies and sets", _KERNEL_COLUMNS, rows, note)
 
 
-def _diff_row(row: dict[str, Any]) -> dict[str, Any]:
+def diff_row(row: dict[str, Any]) -> dict[str, Any]:
     name = row.get("op", "")
     if row.get("replaced_by") is not None:
         name += REPLACED_BY + row["replaced_by"]
@@ -317,7 +326,7 @@ def _calls(before: int | None, after: int | None) -> str:
 # Remarks ----------------------------------------------------------------------------------
 
 
-def _counts(diff: Diff) -> Iterator[str]:
+def counts(diff: Diff) -> Iterator[str]:
     """How many ops and kernels changed, of how many."""
     for table, noun in ((diff.table, "op"), (diff.kernels, "kernel")):
         counts = table["status"].value_counts()
@@ -336,32 +345,23 @@ _STATUS_WORDS = {
 }
 
 
-def _unchanged_line(diff: Diff, show_all: bool) -> tuple[str, ...]:
-    """One sentence on the ops with the same calls; self time, since totals hold each other."""
-    same = diff.unchanged
-    if same.empty:
-        return ()
-    before, after = int(same["self_before"].sum()), int(same["self_after"].sum())
-    more = "" if show_all else " (--all shows them)"
-    return (
-        f"{plural(len(same), 'op')} with the same calls: self time {units.micros(before)} → "
-        f"{units.micros(after)} µs, Δ {units.signed_micros(after - before)} µs{more}.",
-    )
+def unchanged_lines(diff: Diff, more: str = "") -> Iterator[str]:
+    """On the ops (their self time, since totals hold each other) and kernels of the same calls."""
+    kernels = diff.kernels[diff.kernels["status"] == "same"]
+    for noun, time, same, key in (
+        ("op", "self", diff.unchanged, "self"),
+        ("kernel", "GPU", kernels, "total"),
+    ):
+        if same.empty:
+            continue
+        before, after = (int(same[f"{key}_{side}"].sum()) for side in ("before", "after"))
+        yield (
+            f"{plural(len(same), noun)} with the same calls: {time} time {units.micros(before)} → "
+            f"{units.micros(after)} µs, Δ {units.signed_micros(after - before)} µs{more}."
+        )
 
 
-def _unchanged_kernels(diff: Diff, show_all: bool) -> tuple[str, ...]:
-    same = diff.kernels[diff.kernels["status"] == "same"]
-    if same.empty:
-        return ()
-    before, after = int(same["total_before"].sum()), int(same["total_after"].sum())
-    more = "" if show_all else " (--all shows them)"
-    return (
-        f"{plural(len(same), 'kernel')} with the same calls: GPU time {units.micros(before)} → "
-        f"{units.micros(after)} µs, Δ {units.signed_micros(after - before)} µs{more}.",
-    )
-
-
-def _account_lines(diff: Diff) -> Iterator[str]:
+def account_lines(diff: Diff) -> Iterator[str]:
     """Where the rest of the GPU time is, in the captures with the median CPU time."""
     for name, side in (("before", diff.before), ("after", diff.after)):
         gpu = side.totals.gpu

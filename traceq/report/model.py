@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -90,15 +90,32 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Details:
+    """A part of a report that is folded away where it can be; ``title`` is seen all the same.
+
+    ``blocks`` are texts in a language (``sh``, ``sql``). Where space is short, the parts of the
+    highest ``rank`` go first.
+    """
+
+    title: str
+    rank: int
+    facts: tuple[tuple[str, str], ...] = ()
+    tables: tuple[Table, ...] = ()
+    blocks: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A finished report, ready for any renderer.
 
     ``warnings`` are what a reader must know before believing a number; ``remarks`` come after the
-    tables.
+    tables. ``details`` are for renderers that can fold.
     """
 
     headline: str
     facts: tuple[tuple[str, str], ...] = ()
     tables: tuple[Table, ...] = ()
     warnings: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = field(default=())
+    remarks: tuple[str, ...] = ()
+    details: tuple[Details, ...] = ()

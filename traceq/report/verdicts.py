@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 from math import expm1, inf
+from typing import Any
 
 from traceq import units
 from traceq.align import Kind
-from traceq.compare import Diff
+from traceq.compare import Diff, records
 from traceq.evidence import Evidence, Finding
 from traceq.groups import Group
 from traceq.maps import JOINED
+from traceq.names import shorten
 from traceq.report.words import plural, quoted
 from traceq.samples import CAPTURES, Unit
 from traceq.stats import Interval, Verdict
+from traceq.units import printable
 
 CAN_NOT_TELL = "~"
 """Stands for a change that the samples do not show to be one."""
@@ -190,8 +193,40 @@ def quotable(diff: Diff) -> Iterator[str]:
         yield f"{where}, {_no_change(diff)}."
     if len(groups) > 1:
         yield f"{plural(len(groups) - 1, 'more change')} of the code below."
+    yield from _declared(diff)
     for name in ("cpu", "gpu") if diff.has_gpu else ("cpu",):
         yield f"{name.upper()} time{' of the scopes' if diff.under else ''}: {_short(diff, name)}."
+
+
+def declared_rows(diff: Diff) -> list[dict[str, Any]]:
+    """The ops that are declared changed and are in no group, those with most own time first.
+
+    An op that takes longer makes all around it longer: the own time tells which it is.
+    """
+    table = diff.ops
+    moved = table["verdict"].isin([str(verdict) for verdict in _MOVED])
+    rows = records(table[moved & ~table["op"].isin(diff.groups.steady_ops)])
+    return sorted(rows, key=lambda row: -abs(row["self_delta"]))
+
+
+NAMED = 2
+"""So many ops, or kernels, are named in a sentence."""
+
+
+def _declared(diff: Diff) -> Iterator[str]:
+    """Which code of the same structure takes longer, or shorter."""
+    kernels = diff.kernels[diff.kernels["verdict"].isin([str(verdict) for verdict in _MOVED])]
+    by_time = sorted(records(kernels), key=lambda row: -abs(row["delta"]))
+    for rows, key, noun in ((declared_rows(diff), "op", "op"), (by_time, "kernel", "kernel")):
+        if not rows:
+            continue
+        named = ", ".join(
+            f"{shorten(printable(row[key]), WIDTH)} ({percent_change(row['change'])})"
+            for row in rows[:NAMED]
+        )
+        more = len(rows) - NAMED
+        and_more = f" and {more} more" if more > 0 else ""
+        yield f"By time alone, {plural(len(rows), noun)} changed: {named}{and_more}."
 
 
 def _no_change(diff: Diff) -> str:
@@ -261,6 +296,10 @@ _DEEDS = {
 }
 
 
+WIDTH = 80
+"""Longest name in a sentence or in a group."""
+
+
 def joined(ops: tuple[str, ...], most: int = 4) -> str:
     """The ops of a group, equal neighbours counted, and no more than so many of them.
 
@@ -268,7 +307,8 @@ def joined(ops: tuple[str, ...], most: int = 4) -> str:
     ('mul ×2 + add', 'a + b + 2 more')
     """
     runs = [(op, len([*same])) for op, same in groupby(ops)]
-    texts = [f"{op} ×{number}" if number > 1 else op for op, number in runs[:most]]
+    names = [(shorten(op, WIDTH), number) for op, number in runs[:most]]
+    texts = [f"{op} ×{number}" if number > 1 else op for op, number in names]
     more = sum(number for _, number in runs[most:])
     return JOINED.join([*texts, *([f"{more} more"] if more else [])])
 
