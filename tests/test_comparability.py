@@ -227,11 +227,12 @@ def test_many_other_classes_are_counted() -> None:
 def test_a_capture_twice_on_a_side_is_a_blocker() -> None:
     found = compare_facts([facts("a"), facts("a"), facts("b")], [facts("c")])
     assert found.blockers == (
-        "before-0 and before-1 are the same capture: they are not two samples.",
+        "before-0 and before-1 are the same capture (a.json): they are not two samples.",
     )
     thrice = compare_facts([facts("a")], [facts("c")] * 3)
     assert thrice.blockers == (
-        "after-0, after-1 and after-2 are the same capture: they are not samples of their own.",
+        "after-0, after-1 and after-2 are the same capture (c.json): they are not samples of their "
+        "own.",
     )
 
 

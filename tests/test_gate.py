@@ -205,10 +205,10 @@ def test_a_time_is_judged_by_its_whole_interval(
 def test_the_reason_has_the_figures() -> None:
     reason = evaluate(parse_condition("cpu > 2%"), observed(3, 5)).reason
     assert reason == (
-        "cpu > 2% holds: +4.00% (95.0% interval +3.00% to +5.00%, over captures; some verdict)."
+        "cpu > 2% holds: +4.00% (95% interval +3.00% to +5.00%, over captures; some verdict)."
     )
     reason = evaluate(parse_condition("cpu > 2us"), observed(-3, -1, unit="steps")).reason
-    assert "−2.000 µs (95.0% interval −3.000 µs to −1.000 µs, over steps" in reason
+    assert "−2.000 µs (95% interval −3.000 µs to −1.000 µs, over steps" in reason
 
 
 def test_a_change_that_is_not_significant_does_not_fail() -> None:
@@ -222,7 +222,7 @@ def test_an_interval_of_less_confidence_tells_nothing(ends: tuple[float, float])
     few = observed(*ends, confidence=0.9)
     condition = parse_condition("cpu > 2%")
     assert evaluate(condition, few).state == "inconclusive"
-    assert "90.0% of confidence, not the 95.0%" in evaluate(condition, few).reason
+    assert "90% of confidence, not the 95%" in evaluate(condition, few).reason
     assert evaluate(condition, few, confidence=0.9).state != "inconclusive"
 
 
@@ -293,7 +293,7 @@ def test_an_op_that_is_nowhere_has_no_time() -> None:
     assert refused.value.hint == "Nearest: e.py: rearrange"
     with pytest.raises(UsageError) as refused:
         evaluate(parse_condition("rearange.gpu > 2%"), None)
-    assert refused.value.hint == "'traceq ops' lists the ops of a trace."
+    assert refused.value.hint == "'traceq kernels' lists the kernels of a trace."
 
 
 # Exit codes -----------------------------------------------------------------------------------

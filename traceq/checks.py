@@ -21,18 +21,19 @@ from traceq.stats import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a condition is about: ``chosen`` of the ``names`` of ops, or for GPU time of kernels."""
+    """What a condition is about: ``chosen`` of the ``names`` of ops, or (``is_gpu``) of kernels."""
 
     condition: Condition
     names: tuple[str, ...]
     chosen: frozenset[str]
+    is_gpu: bool = False
 
     @property
     def row(self) -> Asked | None:
         """The row whose change is asked for; None for calls, for the scopes, and for nothing."""
         if self.condition.measure == "calls" or not self.chosen:
             return None
-        kind = GPU if self.condition.measure == "gpu" else CPU
+        kind = GPU if self.is_gpu else CPU
         return Asked(RowKey("conditions", str(self.condition)), kind, self.chosen)
 
 
@@ -40,16 +41,21 @@ def subject_of(
     condition: Condition, before: Sequence[Reading], after: Sequence[Reading]
 ) -> Subject:
     """The ops, or kernels, of either side that a condition's pattern matches."""
-    names = dict.fromkeys(
-        name
-        for item in (*before, *after)
-        for name in _table(item, condition)[_column(condition)].tolist()
-    )
     if condition.pattern is None:
         return Subject(condition, (), frozenset())
     pattern = Pattern.parse(condition.pattern)
-    chosen = frozenset(name for name in names if pattern.matches(fold_name(name)))
-    return Subject(condition, tuple(names), chosen)
+    known: list[str] = []
+    for family in _FAMILIES[condition.measure]:
+        names = _names(family, (*before, *after))
+        known += names
+        chosen = frozenset(name for name in names if pattern.matches(fold_name(name)))
+        if chosen:
+            return Subject(condition, tuple(names), chosen, is_gpu=family == "kernels")
+    return Subject(condition, tuple(known), frozenset())
+
+
+_FAMILIES = {"cpu": ("ops",), "gpu": ("kernels",), "calls": ("ops", "kernels")}
+"""Whose names a pattern is matched with: calls are those of kernels where no op is called so."""
 
 
 def check(
@@ -87,18 +93,23 @@ def _observe(
     return _one_sided(one, other)
 
 
-def _column(condition: Condition) -> str:
-    return "kernel" if condition.measure == "gpu" else "op"
+def _names(family: str, captures: Sequence[Reading]) -> list[str]:
+    """The names of all ops, or kernels, in the order in which they are seen first."""
+    found: dict[str, None] = {}
+    for item in captures:
+        found |= dict.fromkeys(_table(item, family)[family.removesuffix("s")].tolist())
+    return [*found]
 
 
-def _table(item: Reading, condition: Condition) -> Any:
-    return item.kernels if condition.measure == "gpu" else item.ops
+def _table(item: Reading, family: str) -> Any:
+    return item.kernels if family == "kernels" else item.ops
 
 
 def _calls(subject: Subject, side: Sequence[Reading]) -> tuple[int, ...]:
-    """The calls of the chosen ops in each capture."""
-    tables = [item.ops for item in side]
-    return tuple(int(t.loc[t["op"].isin(subject.chosen), "calls"].sum()) for t in tables)
+    """The calls of the chosen ops, or kernels, in each capture."""
+    family = "kernels" if subject.is_gpu else "ops"
+    tables = [_table(item, family).set_index(family.removesuffix("s"))["calls"] for item in side]
+    return tuple(int(calls[calls.index.isin(subject.chosen)].sum()) for calls in tables)
 
 
 def _scope_time(item: Reading, measure: str) -> int:
@@ -126,23 +137,29 @@ def _observed(
 ) -> Observed:
     if finding is None:
         return Observed(verdict=Verdict.UNCLEAR)
-    change, before = finding.change, int(middle(times))
+    change = finding.change
     low, high = _log1p(change.low), _log1p(change.high)
-    if evidence.unit is not Unit.CAPTURE and finding.verdict is not Verdict.SAME:
+    if is_wider := evidence.unit is not Unit.CAPTURE and finding.verdict is not Verdict.SAME:
         # Steps of one capture do not show how far captures of the same code lie apart.
         drift, width = evidence.drift[measure]
         low, high = low - abs(drift) - width, high + abs(drift) + width
-    ends = [change.estimate * before, _expm1(low) * before, _expm1(high) * before]
+    delta = finding.delta
+    if delta is not None:
+        ends = (delta.estimate, delta.low, delta.high)
+    else:
+        before = int(middle(times))
+        ends = (change.estimate * before, _expm1(low) * before, _expm1(high) * before)
     return Observed(
         log_ratio=Interval(_log1p(change.estimate), low, high),
         delta=Interval(*ends),
         confidence=change.confidence,
         is_significant=finding.verdict in (Verdict.FASTER, Verdict.SLOWER),
         verdict=finding.verdict,
-        unit=_SAMPLES[evidence.unit],
+        unit=_SAMPLES[evidence.unit] + (_WIDER if is_wider else ""),
     )
 
 
+_WIDER = ", made wider by how far unchanged code moved between the captures"
 _SAMPLES = {Unit.CAPTURE: "captures", Unit.STEP: "steps", Unit.NONE: "one sample a side"}
 
 

@@ -414,7 +414,8 @@ def _copies(captures: _Captures) -> Iterator[str]:
             if len(twice) > 1:
                 several = "two samples" if len(twice) == 2 else "samples of their own"
                 who = " and ".join(filter(None, (", ".join(twice[:-1]), twice[-1])))
-                yield f"{who} are the same capture: they are not {several}."
+                file = shorter(printable(captures.facts[twice[0]].path), _VALUE_WIDTH)
+                yield f"{who} are the same capture ({file}): they are not {several}."
 
 
 # Models ---------------------------------------------------------------------------------------

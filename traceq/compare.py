@@ -26,7 +26,7 @@ from traceq.groups import Group, Groups, align_captures, align_kernels
 from traceq.library import duckdb_query
 from traceq.maps import JOINED, map_row, parse_map
 from traceq.model import Tally, tally_dict
-from traceq.names import fold_name, matching_names
+from traceq.names import fold_name, matching_names, shorten
 from traceq.reading import Question, Reading, ScopeTotals, read
 from traceq.samples import CPU, Asked, RowKey
 from traceq.stats import LEAST_LEVEL, Interval, Verdict
@@ -276,7 +276,7 @@ def compare(
         comparability=comparability,
         within=_limits(before[0], after[0], question),
         outcomes=tuple(check(item, before, after, evidence) for item in subjects),
-        warnings=(*comparability.warnings, *_doubts(before, after)),
+        warnings=(*comparability.warnings, *_mixed(groups), *_doubts(before, after)),
     )
 
 
@@ -318,6 +318,19 @@ def _limits(before: Reading, after: Reading, question: Question) -> dict[str, An
     for side, item in captures.items():
         found[f"spans_{side}"] = None if item.windows is None else len(item.windows.start)
     return found
+
+
+def _mixed(groups: Groups) -> list[str]:
+    """Said where captures of one side differ in their code: a wrong file, or a wrong commit."""
+    for group in groups.rows:
+        if min(group.instances) == 0 and 2 * max(group.instances) > max(group.scopes):
+            ops = JOINED.join(group.key.before or group.key.after)
+            return [
+                f"The captures of a side do not all run the same code: {shorten(ops, 80)} differs "
+                f"in {max(group.instances):,} of {max(group.scopes):,} scopes between some of "
+                "them, and in none between others."
+            ]
+    return []
 
 
 def _doubts(before: Sequence[Reading], after: Sequence[Reading]) -> list[str]:

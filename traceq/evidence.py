@@ -11,7 +11,7 @@ without the drift that its capture's rows have in common, which on a CPU hides m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isnan
 from typing import Any
@@ -59,7 +59,7 @@ class Finding:
     test, or the row is too small for one), ``needed`` about how many captures a side would settle
     it (None: settled, or not to be told), ``per_call`` the change of a call's time (ns; groups
     alone), ``drift_free`` the relative change without what is common to the rows of a capture
-    (None: captures are not the samples).
+    (None: captures are not the samples), ``delta`` the change in ns a capture (None as well).
     """
 
     before: Interval
@@ -71,6 +71,7 @@ class Finding:
     needed: int | None = None
     per_call: Interval | None = None
     drift_free: Interval | None = None
+    delta: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class Evidence:
     side (relative; None: not known), by ``cpu`` and ``gpu``; ``drift`` is by how much the unchanged
     code moved between one capture a side and how far from that a row must be to be declared
     changed, as logs of ratios (empty where captures are the samples); ``outside`` is the part of
-    the CPU time that is in no step and so in no sample, at most in any capture.
+    the CPU time that is in no step and so in no sample, at most in any capture, ``has_several``
+    whether a step is the mean of several captures.
     """
 
     unit: Unit
@@ -93,6 +95,7 @@ class Evidence:
     drift: dict[str, tuple[float, float]]
     findings: Mapping[RowKey, Finding] = field(default_factory=dict)
     outside: float = 0.0
+    has_several: bool = False
 
     def of(self, table: str, name: str) -> Finding | None:
         """The finding of a row; None where there is none, as for ops of one side."""
@@ -131,7 +134,9 @@ def weigh(
     if unit is Unit.CAPTURE:
         return _of_captures(samples, level, bound)
     outside = max(map(_outside, (*before, *after))) if unit is Unit.STEP else 0.0
-    return _of_steps(samples, unit, level, bound, outside)
+    found = _of_steps(samples, unit, level, bound)
+    has_several = max(len(before), len(after)) > 1
+    return replace(found, outside=outside, has_several=has_several)
 
 
 def _outside(capture: Reading) -> float:
@@ -189,6 +194,7 @@ class _Captures:
             needed=self._needed(row, change, free) if is_open else None,
             per_call=_per_call_of_two(self.samples.calls.get(key), before, after, level),
             drift_free=_relative(free),
+            delta=stats.shift_of_two(before, after, 1 - level),
         )
 
     def _needed(self, row: int, change: Interval, free: Interval) -> int | None:
@@ -268,7 +274,7 @@ def _relative(change: Interval) -> Interval:
 # Steps ------------------------------------------------------------------------------------
 
 
-def _of_steps(samples: Samples, unit: Unit, level: float, bound: float, outside: float) -> Evidence:
+def _of_steps(samples: Samples, unit: Unit, level: float, bound: float) -> Evidence:
     """Steps in pairs: the first before and the first after did the same work, and so on."""
     count = samples.before.shape[1]
     some = (samples.before > 0) & (samples.after > 0)
@@ -294,7 +300,7 @@ def _of_steps(samples: Samples, unit: Unit, level: float, bound: float, outside:
         findings[key] = Finding(*sides, _relative(changes[row]), None, p, verdict, left, per_call)
     floors = {"cpu": (drift[CPU], width[CPU]), "gpu": (drift[GPU], width[GPU])}
     unknown: dict[str, float | None] = {"cpu": None, "gpu": None}
-    return Evidence(unit, (count, count), level, bound, carries, unknown, floors, findings, outside)
+    return Evidence(unit, (count, count), level, bound, carries, unknown, floors, findings)
 
 
 def _floors(samples: Samples, changes: Sequence[Interval]) -> tuple[list[float], list[float]]:

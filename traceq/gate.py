@@ -17,13 +17,16 @@ from typing import Any, Literal, get_args
 from traceq.conditions import shorter
 from traceq.errors import PatternError, UsageError
 from traceq.names import Pattern, nearest_names
-from traceq.units import plural, printable, signed_micros
+from traceq.units import percent_floor, plural, printable, signed_micros
 
 GATE_PASSED = 0
 GATE_FAILED = 1
 """Exit code where a condition holds."""
 GATE_INCONCLUSIVE = 3
 """Exit code where no condition holds for sure, and of one it cannot be told; 2 is an error's."""
+
+ONE_SIDED = ("added", "removed")
+"""Verdicts on what is on one side alone: no noise makes it so."""
 
 Measure = Literal["calls", "cpu", "gpu"]
 Operator = Literal[">", ">=", "<", "<="]
@@ -265,12 +268,14 @@ def _judge_unmatched(condition: Condition, names: Iterable[str]) -> Outcome:
     text = shorter(condition.pattern or condition.measure, _TEXT_WIDTH)
     near = "; ".join(printable(name) for name in nearest_names(condition.pattern or "", names))
     if condition.measure != "calls":
-        hint = f"Nearest: {near}" if near else "'traceq ops' lists the ops of a trace."
+        noun, command = ("kernel", "kernels") if condition.measure == "gpu" else ("op", "ops")
+        where = f"'traceq {command}' lists the {noun}s of a trace."
         raise UsageError(
-            f"no op of either side matches {text!r}: there is no {condition.measure} time of it",
-            hint=hint,
+            f"no {noun} of either side matches {text!r}: there is no {condition.measure} time of "
+            "it",
+            hint=f"Nearest: {near}" if near else where,
         )
-    told = f"no op of either side matches {text!r}, which is 0 calls"
+    told = f"no op or kernel of either side matches {text!r}, which is 0 calls"
     outcome = _counted(condition, (0,), f"{told} (nearest: {near})" if near else told)
     return replace(outcome, is_about_nothing=True)
 
@@ -326,8 +331,8 @@ def _doubt(condition: Condition, observed: Observed, state: State, confidence: f
     """
     if observed.confidence < confidence - 1e-9:
         return (
-            f"the interval reaches {observed.confidence:.1%} of confidence, not the "
-            f"{confidence:.1%} asked for"
+            f"the interval reaches {percent_floor(observed.confidence)} of confidence, not the "
+            f"{percent_floor(confidence)} asked for"
         )
     if state == "inconclusive":
         return "the bound lies within the interval"
@@ -346,12 +351,13 @@ def _no_interval(observed: Observed) -> str:
 def _figures(condition: Condition, interval: Interval, observed: Observed) -> str:
     show = _percent if condition.unit == "%" else _micros
     estimate, low, high = map(show, (interval.estimate, interval.low, interval.high))
-    if low == high:  # ops of one side alone
-        return f"{estimate} ({observed.verdict})"
+    if observed.verdict in ONE_SIDED:
+        spread = "" if interval.low == interval.high else f"{low} to {high}, over captures; "
+        return f"{estimate} ({spread}{observed.verdict})"
     verdict = f"; {observed.verdict}" if observed.verdict else ""
     return (
-        f"{estimate} ({observed.confidence:.1%} interval {low} to {high}, over {observed.unit}"
-        f"{verdict})"
+        f"{estimate} ({percent_floor(observed.confidence)} interval {low} to {high}, over "
+        f"{observed.unit}{verdict})"
     )
 
 

@@ -107,6 +107,15 @@ def file_size(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.1f} kB"
 
 
+def percent_floor(part: float) -> str:
+    """A confidence in percent, never rounded up.
+
+    >>> percent_floor(0.9), percent_floor(0.9375)
+    ('90%', '93%')
+    """
+    return f"{int(part * 100 + 1e-9)}%"
+
+
 def printable(text: str) -> str:
     """Text with everything that does not print written as an escape: no name can steer a terminal.
 

@@ -33,7 +33,8 @@ from traceq.steps import MARKED
 NOTES = (
     "CPU times in µs, children included, without the GPU's work; ratio = before / after, above 1 "
     "is faster. ⇒ replaced, ↷ moved, ≠ other calls, + added, − removed, ↓ faster, ↑ slower; "
-    "change: ~ can't tell from noise; p: adjusted for all rows. ? in some scopes or captures only."
+    "change: the median over all pairs of samples; ~ can't tell from noise, empty: not tested; "
+    "p: adjusted for all rows. ? in some scopes or captures only."
 )
 GPU_NOTE = "GPU: kernels, copies and sets that an op, or what is below it, launched; in µs."
 MEDIANS = "Ops and kernels: medians of the captures, which do not add up."
@@ -314,7 +315,9 @@ def _change_text(row: dict[str, Any]) -> str:
         return ""
     if verdict in _DIRECTIONS:
         return percent_change(row["change"])
-    return "same" if verdict == Verdict.SAME else CAN_NOT_TELL
+    if verdict == Verdict.SAME:
+        return "same"
+    return CAN_NOT_TELL if row["p"] is not None else ""  # not tested
 
 
 def _calls(before: int | None, after: int | None) -> str:
@@ -362,23 +365,19 @@ def unchanged_lines(diff: Diff, more: str = "") -> Iterator[str]:
 
 
 def account_lines(diff: Diff) -> Iterator[str]:
-    """Where the rest of the GPU time is, in the captures with the median CPU time."""
+    """Where the rest of the GPU time is, in the captures with the median GPU time."""
     for name, side in (("before", diff.before), ("after", diff.after)):
-        gpu = side.totals.gpu
+        in_order = sorted(side.captures, key=lambda item: item.totals.gpu_here.total)
+        median = in_order[(len(in_order) - 1) // 2]
+        gpu = median.totals.gpu
         if not gpu.all.activities or gpu.all == gpu.under:
             continue
         parts = [("backward, of these", gpu.backward), ("outside", gpu.outside)]
         parts += [("launch not in the trace", gpu.unknown)]
         rest = "; ".join(f"{word} {_work(work)}" for word, work in parts if work.activities)
-        here = "launched in the trace" if side.totals.is_whole else "here"
-        which = _which(side) if len(side.captures) > 1 else ""
+        here = "launched in the trace" if median.totals.is_whole else "here"
+        which = f", {Path(median.path).name}" if len(side.captures) > 1 else ""
         yield f"GPU {name}{which}: {_work(gpu.under)} of {_work(gpu.all)} {here}; {rest}."
-
-
-def _which(side: Side) -> str:
-    """The capture that a side's totals are of."""
-    path = next(item.path for item in side.captures if item.totals is side.totals)
-    return f", {Path(path).name}"
 
 
 def _work(work: GpuWork) -> str:

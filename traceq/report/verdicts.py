@@ -23,7 +23,7 @@ CAN_NOT_TELL = "~"
 """Stands for a change that the samples do not show to be one."""
 
 
-WEAK = ", by the steps of single captures (weaker evidence)"
+WEAK = ", by steps and not by captures (weaker evidence)"
 """Follows what is said of times where captures are not the samples."""
 
 
@@ -52,7 +52,7 @@ def change_cell(finding: Finding | None) -> str:
     if finding is None:
         return ""
     if finding.verdict is Verdict.UNCLEAR:
-        return CAN_NOT_TELL
+        return CAN_NOT_TELL if finding.p is not None else ""  # not tested
     if finding.verdict is Verdict.SAME:
         return "same"
     return percent_change(finding.change.estimate)
@@ -73,18 +73,9 @@ def interval_text(change: Interval, unit: Unit) -> str:
         return "too few samples for an interval"
     words = "" if unit is Unit.CAPTURE else " of the steps alone"
     return (
-        f"{_level(change.confidence)} interval{words} {percent_change(change.low)} to "
+        f"{units.percent_floor(change.confidence)} interval{words} {percent_change(change.low)} to "
         f"{percent_change(change.high)}"
     )
-
-
-def _level(confidence: float) -> str:
-    """A confidence in percent, never rounded up.
-
-    >>> _level(0.9), _level(0.9375)
-    ('90%', '93%')
-    """
-    return f"{int(confidence * 100 + 1e-9)}%"
 
 
 def per_call_text(change: Interval | None) -> str:
@@ -142,10 +133,15 @@ def samples_fact(evidence: Evidence, *, is_whole: bool) -> str:
             "captures a side"
         )
     number = evidence.samples[0]
-    text = f"the {plural(number, 'step')} of the captures: weaker evidence than {CAPTURES} captures"
+    text = f"the {plural(number, 'step')} of the captures{_pooled(evidence)}: weaker evidence than "
+    text += f"{CAPTURES} captures"
     if not evidence.carries:
         return f"{text}, and too few for a test at the level {share}{_outside(evidence)}"
     return f"{text} a side{_outside(evidence)}{_drift(evidence)}"
+
+
+def _pooled(evidence: Evidence) -> str:
+    return ", each the mean of a side's captures" if evidence.has_several else ""
 
 
 def _outside(evidence: Evidence) -> str:
@@ -280,7 +276,8 @@ def _per_call_interval(change: Interval, unit: Unit) -> str:
     ends = (change.estimate, change.low, change.high)
     estimate, low, high = (units.signed_micros(round(end)) for end in ends)
     words = "" if unit is Unit.CAPTURE else " of the steps alone"
-    return f" ({estimate} µs, {_level(change.confidence)} interval{words} {low} to {high})"
+    told = f"{units.percent_floor(change.confidence)} interval{words} {low} to {high}"
+    return f" (median difference {estimate} µs, {told})"
 
 
 _DEEDS = {
