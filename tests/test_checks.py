@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import traceq
 from tests.conftest import ROOT
+from tests.tracemaker import Event, compact, complete
 from traceq.compare import Diff
 from traceq.errors import UsageError
-from traceq.gate import parse_condition
+from traceq.gate import Outcome, parse_condition
+from traceq.reading import Question, read
+from traceq.samples import CPU, GPU, RowKey, _kind_of
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -114,3 +119,88 @@ def test_the_pair_of_a_map_has_a_verdict() -> None:
     _, group = result.steady_groups[0]
     assert row["change"] == result.evidence.of("groups", "0").change.estimate
     assert row["total_before"] in group.sums("before", "time")
+
+
+# Small traces ---------------------------------------------------------------------------------
+
+
+def traces(folder: Path, sides: Sequence[Sequence[Sequence[Event]]]) -> list[list[traceq.Trace]]:
+    """A capture for each list of events, on either side."""
+    found = []
+    for side, captures_ in enumerate(sides):
+        opened = []
+        for number, events in enumerate(captures_):
+            path = folder / f"{side}-{number}.json"
+            path.write_bytes(compact(events))
+            opened.append(traceq.open(path))
+        found.append(opened)
+    return found
+
+
+def step(number: int, ts: int, dur: int = 100) -> Event:
+    return complete(f"ProfilerStep#{number}", ts, dur, cat="user_annotation")
+
+
+def outcomes(sides: list[list[traceq.Trace]], *conditions: str, **options: Any) -> list[Outcome]:
+    return list(traceq.diff(*sides, fail_if=conditions, **options).outcomes)
+
+
+def test_an_op_of_some_captures_is_neither_added_nor_removed(tmp_path: Path) -> None:
+    with_op = [complete("base", 0, 1000), complete("collect", 10, 500)]
+    without = [complete("base", 0, 1000)]
+    sides = traces(tmp_path, [[without] * 3, [without, without, with_op]])
+    (outcome,) = outcomes(sides, "collect > 2%", force=True)
+    assert outcome.state == "inconclusive"
+
+
+def test_one_capture_tells_that_an_op_is_new_but_not_how_long_it_takes(tmp_path: Path) -> None:
+    sides = traces(
+        tmp_path,
+        [[[complete("base", 0, 1000)]], [[complete("base", 0, 1000), complete("new", 5, 51)]]],
+    )
+    found = outcomes(sides, "new > 2%", "new > 50us", "new.calls > 0")
+    assert [item.state for item in found] == ["fail", "inconclusive", "fail"]
+
+
+def test_what_takes_no_time_is_nothing_new(tmp_path: Path) -> None:
+    events = [complete("base", 0, 1000), complete("mark", 5, 0)]
+    (outcome,) = outcomes(traces(tmp_path, [[events] * 3, [events] * 3]), "mark > 2%", force=True)
+    assert outcome.state == "inconclusive"
+
+
+def test_work_outside_of_steps_is_not_told_by_steps(tmp_path: Path) -> None:
+    def capture(before: int) -> list[Event]:
+        steps = [item for n in range(6) for item in (step(n, 1000 + 200 * n), op(n))]
+        return [complete("load", 0, before), *steps]
+
+    def op(number: int) -> Event:
+        return complete("mm", 1010 + 200 * number, 50)
+
+    sides = traces(tmp_path, [[capture(300)], [capture(900)]])
+    (cpu, load) = outcomes(sides, "cpu > 2%", "load > 2%")
+    assert cpu.state == "inconclusive"
+    assert "in no step" in cpu.reason
+    assert load.state == "inconclusive"
+
+
+def test_the_steps_of_all_threads_count(tmp_path: Path) -> None:
+    events: list[Event] = []
+    for thread in (1, 2):
+        events.append(complete("run", 0, 1000, tid=thread, cat="python_function"))
+        for n in range(3):
+            events.append({**step(n, 100 + 200 * n), "tid": thread})
+            events.append(complete("aten::mm", 110 + 200 * n, 50, tid=thread))
+    ((trace,), _) = traces(tmp_path, [[events], []])
+    reading = read(trace, Question())
+    assert reading.op_time({"aten::mm"}).tolist() == [100_000] * 3 + [0]
+    assert reading.op_time({"run", "aten::mm"}).sum() == 2_000_000  # nothing counts twice
+    assert int(reading.own_time.sum()) == reading.totals.total == 2_000_000
+    assert reading.scope_time(3).tolist() == [200_000] * 3 + [1_400_000]
+
+
+def test_an_op_named_gpu_is_not_the_gpus_time(tmp_path: Path) -> None:
+    events = [complete("gpu", 0, 1000), complete("cpu", 2000, 10)]
+    diff = traceq.diff(*traces(tmp_path, [[events] * 3, [events] * 3]), force=True)
+    assert _kind_of(RowKey("ops", "gpu")) == CPU
+    assert _kind_of(RowKey("scopes", "gpu")) == GPU
+    assert diff.evidence.of("ops", "gpu") is not None

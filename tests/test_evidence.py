@@ -22,9 +22,9 @@ from traceq import stats
 from traceq.align import GroupKey, Kind
 from traceq.compare import Diff, compare
 from traceq.errors import UsageError
-from traceq.evidence import FLOOR_WIDTH, LEVEL, Evidence, Finding
+from traceq.evidence import BOUND, FLOOR_WIDTH, LEVEL, Evidence, Finding, _of_captures
 from traceq.reading import Question, Reading, read
-from traceq.samples import CAPTURES, RowKey, Unit, choose_unit
+from traceq.samples import CAPTURES, RowKey, Samples, Unit, choose_unit
 from traceq.stats import Verdict
 
 UNDER = "GatedDeltaNet"
@@ -287,6 +287,51 @@ def test_resampled_null_comparisons_by_step(corpus: Path) -> None:
     # Each draw is an exact test at the level, whatever the steps are, so the count is binomial: of
     # 2400 draws from other seeds 238 pass (0.099), of the first 200 from one of them 31.
     assert passing <= (LEVEL + margin) * NULLS
+
+
+# Drift -----------------------------------------------------------------------------------------
+
+
+def drifting(
+    rows: int, captures: int, changed: int, by: float, rng: np.random.Generator
+) -> Samples:
+    """Rows with noise of 2 %, captures that drift by 5 %, and some rows that really changed."""
+    logs = 10 + rng.normal(0, 0.02, (rows, 2 * captures)) + rng.normal(0, 0.05, 2 * captures)
+    logs[:changed, captures:] += np.log1p(by)
+    keys = tuple(RowKey("ops", str(number)) for number in range(rows))
+    times = np.exp(logs)
+    kind, tested = np.zeros(rows, np.int64), np.ones(rows, np.bool_)
+    return Samples(keys, kind, times[:, :captures], times[:, captures:], {}, tested)
+
+
+@pytest.mark.parametrize(
+    ("captures", "changed", "by", "power"),
+    [(3, 0, 0, 0), (3, 2, 0.3, 0.9), (3, 16, 0.3, 0.9), (6, 10, 0.3, 0.9), (5, 16, -0.1, 0.4)],
+)
+def test_rows_that_changed_do_not_make_others_seem_to(
+    captures: int, changed: int, by: float, power: float
+) -> None:
+    # Without FREE_WIDTH and the look at the drift itself: 0.49 of the third and 0.49 of the fourth.
+    rng, trials, rows, wrong, found = np.random.default_rng(stats.SEED), 60, 40, 0, 0
+    for _ in range(trials):
+        evidence = _of_captures(drifting(rows, captures, changed, by, rng), LEVEL, BOUND)
+        declared = [item.verdict.is_change for item in evidence.findings.values()]
+        wrong += any(declared[changed:])
+        found += sum(declared[:changed])
+    assert wrong <= (LEVEL + 2 * sqrt(LEVEL * (1 - LEVEL) / trials)) * trials
+    assert found >= power * changed * trials
+
+
+def test_what_only_the_drift_hides_is_marked() -> None:
+    rng = np.random.default_rng(7)
+    evidence = _of_captures(drifting(40, 3, 1, 0.3, rng), LEVEL, BOUND)
+    one = evidence.of("ops", "0")
+    assert one is not None
+    assert one.verdict is Verdict.SLOWER
+    assert one.drift_free is not None
+    assert one.drift_free.low > 0
+    few = _of_captures(drifting(stats.FEWEST_ROWS - 1, 3, 1, 0.3, rng), LEVEL, BOUND)
+    assert all(item.drift_free is None for item in few.findings.values())
 
 
 # The floor of one capture a side --------------------------------------------------------------

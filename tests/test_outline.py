@@ -213,7 +213,7 @@ def families(draw: st.DrawFn) -> Family:
     )
 
 
-NO_STEPS = Steps(ints([]), ints([]), ints([]), ints([]), "")
+NO_STEPS = Steps(ints([]), ints([]), ints([]), ints([]), "", ints([]))
 UNDER = st.sampled_from([None, "S", "S", "f"])
 
 
@@ -309,7 +309,9 @@ def test_steps_are_counted_among_those_that_have_scopes(family: Family, edges: l
     """Steps of the trace follow each other from the first edge to the last."""
     edges = sorted(edges)
     count = len(edges) - 1
-    steps = Steps(np.arange(count), np.arange(count), ints(edges[:-1]), ints(edges[1:]), "given")
+    steps = Steps(
+        np.arange(count), np.arange(count), ints(edges[:-1]), ints(edges[1:]), "given", ints([])
+    )
     outline = lay_out_family(family, "S", steps=steps)
     of_scope = [
         next((n for n in range(count) if edges[n] <= here < edges[n + 1]), NONE)

@@ -30,6 +30,8 @@ from traceq.stats import (
     captures_needed,
     captures_to_carry,
     carries,
+    do_overlap,
+    drift_of,
     judge,
     median_interval,
     permuted_pairs,
@@ -40,7 +42,6 @@ from traceq.stats import (
     smallest_p,
     smallest_p_pairs,
     spread_of_rows,
-    without_drift,
 )
 
 Rng = np.random.Generator
@@ -591,29 +592,34 @@ def test_what_is_common_to_a_sample_is_taken_out() -> None:
     own[7, 3:] += 0.5
     rows = own + drift
     assert p_of(permuted_two(rows[:, :3], rows[:, 3:], one_kind(40)))[7] > 0.1
-    free = without_drift(rows[:, :3], rows[:, 3:], one_kind(40))
-    p = p_of(permuted_two(*free, one_kind(40)))
-    assert p[7] == 0.1
+    one, other = drift_of(rows[:, :3], rows[:, 3:])
+    found = np.concatenate([one, other])
+    assert np.abs(found - found.mean() - drift + drift.mean()).max() < 0.02
+    p = p_of(permuted_two(rows[:, :3] - one, rows[:, 3:] - other, one_kind(40)))
     assert np.flatnonzero(p <= 0.1).tolist() == [7]
-    assert free[1][7].mean() - free[0][7].mean() == pytest.approx(0.5, abs=0.02)
 
 
-def test_relabelling_samples_relabels_what_is_left_of_them() -> None:
+def test_relabelling_samples_relabels_their_drift() -> None:
     random = np.random.default_rng(4)
-    rows, kind = random.normal(0, 1, (9, 7)), np.array([0] * 5 + [1] * 4)
-    order = random.permutation(7)
-    left = np.concatenate(without_drift(rows[:, :3], rows[:, 3:], kind), axis=1)
+    rows, order = random.normal(0, 1, (9, 7)), random.permutation(7)
+    drift = np.concatenate(drift_of(rows[:, :3], rows[:, 3:]))
     moved = rows[:, order]
-    again = np.concatenate(without_drift(moved[:, :4], moved[:, 4:], kind), axis=1)
-    centred = left - left.mean(axis=1, keepdims=True)
-    np.testing.assert_allclose(again - again.mean(axis=1, keepdims=True), centred[:, order])
+    again = np.concatenate(drift_of(moved[:, :4], moved[:, 4:]))
+    np.testing.assert_allclose(again, drift[order])
 
 
-def test_kinds_drift_by_themselves() -> None:
-    rows = np.array([[0.0, 0.0, 1.0, 1.0]] * 3 + [[0.0, 0.0, 0.0, 0.0]] * 3)
-    one, other = without_drift(rows[:, :2], rows[:, 2:], np.array([0, 0, 0, 1, 1, 1]))
+def test_equal_rows_do_not_drift() -> None:
+    one, other = drift_of(np.full((4, 2), 0.1), np.full((4, 3), 0.1))
     assert not one.any()
     assert not other.any()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "overlap"),
+    [([1, 2], [2, 3], True), ([1, 2], [2.5, 3], False), ([5], [1, 9], True), ([5, 6], [1], False)],
+)
+def test_ranges_overlap(before: list[float], after: list[float], overlap: bool) -> None:
+    assert do_overlap(np.array(before), np.array(after)) is overlap
 
 
 # Verdicts ---------------------------------------------------------------------------------

@@ -284,7 +284,9 @@ def test_labels_tell_the_stage_before_shapes_do() -> None:
 
 def numbered(*numbers: int) -> Steps:
     starts = ints([100 * place for place in range(len(numbers))])
-    return Steps(ints(numbers), np.arange(len(numbers)), starts, starts + 50, "for a test")
+    return Steps(
+        ints(numbers), np.arange(len(numbers)), starts, starts + 50, "for a test", ints([])
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from math import expm1, inf, log1p
 from typing import Any
 
+import numpy as np
+
 from traceq.combine import middle
 from traceq.evidence import Evidence, Finding
 from traceq.gate import Condition, Interval, Observed, Outcome, evaluate
+from traceq.model import Ints
 from traceq.names import Pattern, fold_name
 from traceq.reading import Reading
-from traceq.samples import CPU, GPU, Asked, RowKey, Unit
+from traceq.samples import CAPTURES, CPU, GPU, Asked, RowKey, Unit
 from traceq.stats import Verdict
+from traceq.units import percent
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +79,22 @@ def _observe(
 ) -> Observed | None:
     condition = subject.condition
     if condition.pattern is None:
-        times = [_scope_time(item, condition.measure) for item in before]
+        sides = [
+            [_scope_times(item, condition.measure) for item in side] for side in (before, after)
+        ]
         finding = evidence.of("scopes", condition.measure)
-        return _observed(evidence, finding, times, condition.measure)
+        return _observed(evidence, finding, sides, condition.measure)
     if not subject.chosen:
         return None
     if condition.measure == "calls":
         return Observed(calls_before=_calls(subject, before), calls_after=_calls(subject, after))
     row = subject.row
     assert row is not None
-    one, other = ([row.time(item) for item in side] for side in (before, after))
+    sides = [[row.by_step(item) for item in side] for side in (before, after)]
     finding = evidence.of(*row.key)
     if finding is not None:
-        return _observed(evidence, finding, one, condition.measure)
-    if any(one) and any(other):
-        return Observed(verdict=Verdict.UNCLEAR)
+        return _observed(evidence, finding, sides, condition.measure)
+    one, other = ([int(times.sum()) for times in side] for side in sides)
     return _one_sided(one, other)
 
 
@@ -112,34 +117,52 @@ def _calls(subject: Subject, side: Sequence[Reading]) -> tuple[int, ...]:
     return tuple(int(calls[calls.index.isin(subject.chosen)].sum()) for calls in tables)
 
 
-def _scope_time(item: Reading, measure: str) -> int:
-    return item.totals.gpu_here.total if measure == "gpu" else item.totals.total
+def _scope_times(item: Reading, measure: str) -> Ints:
+    """Time (ns) of the scopes by step, and last outside of steps."""
+    steps = item.steps
+    if measure == "cpu":
+        return item.scope_time(steps)
+    inside = item.by_step(steps)["gpu"][""]
+    return np.append(inside, item.totals.gpu_here.total - int(inside.sum()))
 
 
 def _one_sided(before: Sequence[int], after: Sequence[int]) -> Observed:
-    """Ops of one side alone: all their time is more, or less, than before, whatever the noise."""
-    is_added = not any(before)
-    end = inf if is_added else -inf
-    ends = min(after) - max(before), max(after) - min(before)
-    estimate = int(middle(after)) - int(middle(before))
+    """Ops of one side alone: all their time is more, or less, than before.
+
+    That is so whatever the noise, if all captures of the other side have them; how much it is,
+    three of them tell by all they are, and one does not.
+    """
+    if all(after) and not any(before):
+        end, times, verdict = inf, [*after], "added"
+    elif all(before) and not any(after):
+        end, times, verdict = -inf, [-time for time in before], "removed"
+    else:
+        return Observed(verdict=Verdict.UNCLEAR)
     return Observed(
         log_ratio=Interval(end, end, end),
-        delta=Interval(estimate, *ends),
+        delta=Interval(int(middle(times)), min(times), max(times)),
         confidence=1.0,
+        delta_confidence=1.0 if len(times) >= CAPTURES else 0.0,
         is_significant=True,
-        verdict="added" if is_added else "removed",
-        unit="captures",
+        verdict=verdict,
     )
 
 
 def _observed(
-    evidence: Evidence, finding: Finding | None, times: Sequence[int], measure: str
+    evidence: Evidence,
+    finding: Finding | None,
+    sides: Sequence[Sequence[Ints]],
+    measure: str,
 ) -> Observed:
+    """What the samples say of a row; ``sides`` are its times by capture and step."""
     if finding is None:
         return Observed(verdict=Verdict.UNCLEAR)
     change = finding.change
     low, high = _log1p(change.low), _log1p(change.high)
-    if is_wider := evidence.unit is not Unit.CAPTURE and finding.verdict is not Verdict.SAME:
+    by_steps = evidence.unit is not Unit.CAPTURE
+    if by_steps and (told := _outside(sides, evidence)):
+        return Observed(verdict=told)
+    if is_wider := by_steps and finding.verdict is not Verdict.SAME:
         # Steps of one capture do not show how far captures of the same code lie apart.
         drift, width = evidence.drift[measure]
         low, high = low - abs(drift) - width, high + abs(drift) + width
@@ -147,16 +170,26 @@ def _observed(
     if delta is not None:
         ends = (delta.estimate, delta.low, delta.high)
     else:
-        before = int(middle(times))
+        before = int(middle([int(times.sum()) for times in sides[0]]))
         ends = (change.estimate * before, _expm1(low) * before, _expm1(high) * before)
     return Observed(
         log_ratio=Interval(_log1p(change.estimate), low, high),
         delta=Interval(*ends),
         confidence=change.confidence,
-        is_significant=finding.verdict in (Verdict.FASTER, Verdict.SLOWER),
+        is_significant=finding.verdict.is_change,
         verdict=finding.verdict,
         unit=_SAMPLES[evidence.unit] + (_WIDER if is_wider else ""),
     )
+
+
+def _outside(sides: Sequence[Sequence[Ints]], evidence: Evidence) -> str:
+    """Said where so much of a row's time is in no step that the steps do not tell of it."""
+    if evidence.unit is not Unit.STEP:
+        return ""
+    parts = [int(times[-1]) / max(int(times.sum()), 1) for side in sides for times in side]
+    if max(parts) <= evidence.bound:
+        return ""
+    return f"{percent(max(parts))} of its time is in no step"
 
 
 _WIDER = ", made wider by how far unchanged code moved between the captures"

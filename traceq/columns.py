@@ -40,6 +40,12 @@ FINDING_FIELDS = (
         "",
         "faster, slower, same or can't tell; NULL for what has time on one side alone.",
     ),
+    Field(
+        "told_by",
+        "STRING",
+        "",
+        "What tells of a change: times, or drift_free (the change without the drift alone).",
+    ),
     Field("captures_needed", "LONG", "", "About how many captures a side would tell."),
 )
 """What the evidence adds to a row."""

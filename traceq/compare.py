@@ -183,6 +183,9 @@ class Diff:
         return to_html(diff_report(self))
 
 
+BY_TIMES, BY_DRIFT_FREE = "times", "drift_free"
+"""What tells of a change."""
+
 ADDED = tuple(field.name for field in FINDING_FIELDS)
 """Columns that the evidence adds to both tables."""
 
@@ -252,13 +255,14 @@ def compare(
         comparability.raise_blockers()
     groups, kernel_groups = align_captures(before, after), align_kernels(before, after)
     ops, kernels = _ops(before, after, groups), _kernels(before, after, kernel_groups)
-    table = ops
+    table, named = ops, []
     for old, new in pairs:
-        table = _with_pair(table, before, after, old, new)
+        table, pair = _with_pair(table, before, after, old, new)
+        named.append(pair)
     subjects = [subject_of(condition, before, after) for condition in conditions]
-    asked = [*_asked_pairs(table), *(item.row for item in subjects if item.row is not None)]
+    asked = [*named, *(item.row for item in subjects if item.row is not None)]
     evidence = weigh(before, after, groups, kernel_groups, asked=asked, level=level, bound=bound)
-    table = _with_evidence(table, evidence, "ops", "op")
+    table = _with_evidence(table, evidence, "ops", "op", named)
     if match is not None:
         table = _keep_matching(table, match, (*before, *after))
     return Diff(
@@ -423,15 +427,16 @@ def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_pair(
     table: pd.DataFrame, before: Sequence[Reading], after: Sequence[Reading], old: str, new: str
-) -> pd.DataFrame:
-    """The table with a replaced pair on one row, after those that were named before."""
+) -> tuple[pd.DataFrame, Asked]:
+    """The table with a replaced pair on one row, after those that were named before; its ops."""
     import pandas as pd
 
-    rest, row = map_row(table, before, after, old, new)
+    rest, row, ops = map_row(table, before, after, old, new)
+    asked = Asked(RowKey("maps", f"{old}=>{new}"), CPU, ops)
     row |= _pair_parts(row)
     pair = _whole_numbers(pd.DataFrame([row], columns=table.columns))
     first = rest["status"] == "replaced"
-    return pd.concat([rest[first], pair, rest[~first]], ignore_index=True)
+    return pd.concat([rest[first], pair, rest[~first]], ignore_index=True), asked
 
 
 def _pair_parts(row: dict[str, Any]) -> dict[str, int]:
@@ -460,26 +465,19 @@ def _keep_matching(
 # Evidence ---------------------------------------------------------------------------------
 
 
-def _with_evidence(table: pd.DataFrame, evidence: Evidence, family: str, key: str) -> pd.DataFrame:
+def _with_evidence(
+    table: pd.DataFrame, evidence: Evidence, family: str, key: str, named: Sequence[Asked] = ()
+) -> pd.DataFrame:
     """The table with the columns of :data:`ADDED`."""
     names = table[key].tolist()
     findings = [evidence.of(family, name) for name in names]
-    pairs = _asked_pairs(table)  # these come first
-    findings[: len(pairs)] = [evidence.of(*pair.key) for pair in pairs]
+    findings[: len(named)] = [evidence.of(*pair.key) for pair in named]  # these come first
     added = [finding_dict(item) for item in findings]
     types = dict.fromkeys(ADDED, "float64") | {"captures_needed": "Int64", "verdict": "object"}
+    types |= {"told_by": "object"}
     table = table.assign(**{name: [row[name] for row in added] for name in ADDED}).astype(types)
     table.attrs["fields"] = fields_of(map(str, table.columns))
     return table
-
-
-def _asked_pairs(table: pd.DataFrame) -> list[Asked]:
-    """The rows of pairs that the user named, each of several ops."""
-    if "replaced_by" not in table.columns:  # of kernels none are named
-        return []
-    rows = table.loc[table["status"] == "replaced", ["op", "replaced_by"]]
-    pairs = [JOINED.join(row) for row in rows.itertuples(index=False)]
-    return [Asked(RowKey("maps", pair), CPU, frozenset(pair.split(JOINED))) for pair in pairs]
 
 
 def finding_dict(finding: Finding | None) -> dict[str, Any]:
@@ -488,7 +486,9 @@ def finding_dict(finding: Finding | None) -> dict[str, Any]:
         return dict.fromkeys(ADDED)
     sides, change = (*_ends(finding.before), *_ends(finding.after)), finding.change
     free = _ends(finding.drift_free) if finding.drift_free else (None, None, None)
-    rest = (finding.noise, finding.p, str(finding.verdict), finding.needed)
+    by_what = BY_DRIFT_FREE if finding.by_drift_free else BY_TIMES
+    told_by = by_what if finding.verdict.is_change else None
+    rest = (finding.noise, finding.p, str(finding.verdict), told_by, finding.needed)
     values = (*sides, *_ends(change), change.confidence, *free, *rest)
     return dict(zip(ADDED, values, strict=True))
 
@@ -498,7 +498,7 @@ def _ends(interval: Interval) -> tuple[float, float, float]:
 
 
 def _is_change(table: pd.DataFrame) -> pd.Series[bool]:
-    declared = table["verdict"].isin([str(Verdict.FASTER), str(Verdict.SLOWER)])
+    declared = table["verdict"].isin([str(verdict) for verdict in Verdict if verdict.is_change])
     return ~table["status"].isin(_NOT_CHANGED) | declared
 
 

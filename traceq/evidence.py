@@ -4,8 +4,8 @@ A sample is one capture where there are three or more a side; else one step, whi
 evidence, since captures of the same code differ from each other by more than their steps do; never
 a single call. All rows of a comparison (scopes, groups, ops, kernels) are tested together, so that
 ``level`` is the share of comparisons of unchanged code in which any row is declared changed. The
-tests themselves are those of ``stats``. Between captures, a row is tested as it is and once more
-without the drift that its capture's rows have in common, which on a CPU hides most changes.
+tests themselves are those of ``stats``. Between captures, a row is tested as it is, and once more
+without the drift that its capture's rows have in common: on a CPU it is most of their noise.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import inf, isnan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from traceq import stats
 from traceq.groups import Groups
+from traceq.model import Bools
 from traceq.reading import Reading
 from traceq.samples import (
     CAPTURES,
@@ -43,6 +44,12 @@ slower. Three captures a side, or five steps, can just carry it."""
 BOUND = 0.01
 """A row is the same where its change is shown to be within this part of its time."""
 
+FREE_WIDTH = 5
+"""A change that shows only without the drift must be so many times the scale of the rows' changes
+(1.4826 MAD) without it. In simulations of 40 rows of which 10 to 70 % changed by 10 or 30 %, at the
+level 0.1, an unchanged row was declared in at most 7 % of comparisons, and without this in up to
+79 % (tests/test_evidence.py)."""
+
 FLOOR_WIDTH = 12
 """Between one capture a side, a row must move by more than the drift of the unchanged code and so
 many times its scale (1.4826 MAD of the rows' changes). Measured: in 24 comparisons of captures of
@@ -59,7 +66,8 @@ class Finding:
     test, or the row is too small for one), ``needed`` about how many captures a side would settle
     it (None: settled, or not to be told), ``per_call`` the change of a call's time (ns; groups
     alone), ``drift_free`` the relative change without what is common to the rows of a capture
-    (None: captures are not the samples), ``delta`` the change in ns a capture (None as well).
+    (None: captures are not the samples, or do not tell), ``by_drift_free`` whether that alone tells
+    of a change, and not the times as they are, ``delta`` the change in ns a capture (None as well).
     """
 
     before: Interval
@@ -71,6 +79,7 @@ class Finding:
     needed: int | None = None
     per_call: Interval | None = None
     drift_free: Interval | None = None
+    by_drift_free: bool = False
     delta: Interval | None = None
 
 
@@ -150,19 +159,41 @@ def _outside(capture: Reading) -> float:
 
 @dataclass(frozen=True)
 class _Captures:
-    """Samples that are captures, as logs: as they are, and ``free`` of what is common to each."""
+    """Samples that are captures, as logs: as they are, and ``free`` of the drift of each.
+
+    ``may_be_free`` marks the rows that are tested without the drift as well; ``scale`` is by how
+    much (as a log of a ratio) the rows of each kind spread then.
+    """
 
     samples: Samples
     rows: Sides
     free: Sides
+    may_be_free: Bools
+    scale: tuple[float, float]
     level: float
     bound: float
 
     @classmethod
     def of(cls, samples: Samples, level: float, bound: float) -> _Captures:
-        rows = np.log(samples.before), np.log(samples.after)
-        free = stats.without_drift(*rows, samples.kind) if samples.keys else rows
-        return cls(samples, rows, free, level, bound)
+        one, other = np.log(samples.before), np.log(samples.after)
+        free = one.copy(), other.copy()
+        may_be_free = np.zeros(len(samples.keys), np.bool_)
+        scale = [0.0, 0.0]
+        is_scope = np.array([key.table == "scopes" for key in samples.keys], np.bool_)
+        for kind in (CPU, GPU):
+            source = samples.of_kind(kind)
+            if np.count_nonzero(source) < stats.FEWEST_ROWS:
+                continue
+            drift = stats.drift_of(one[source], other[source])
+            if not stats.do_overlap(*drift):  # it may be a change of most of the code
+                continue
+            of_kind = samples.kind == kind
+            free[0][of_kind] -= drift[0]
+            free[1][of_kind] -= drift[1]
+            moved = free[1][source].mean(axis=1) - free[0][source].mean(axis=1)
+            scale[kind] = stats.spread_of_rows(moved)[1]
+            may_be_free |= of_kind & samples.is_tested & ~is_scope
+        return cls(samples, (one, other), free, may_be_free, (scale[0], scale[1]), level, bound)
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -173,14 +204,36 @@ class _Captures:
         """The spread of captures of one side, of either kind of rows."""
         return [stats.pooled_spread(*sides) for sides in (self.rows, self.free)]
 
+    @property
+    def p_values(self) -> list[_Tested]:
+        """The p of each row as it is and without the drift, each adjusted for all of these."""
+        chosen = np.flatnonzero(self.samples.is_tested), np.flatnonzero(self.may_be_free)
+        one, other = (
+            np.concatenate([as_is[chosen[0]], free[chosen[1]]])
+            for as_is, free in zip(self.rows, self.free, strict=True)
+        )
+        # s0 is that of the rows of one kind: those without the drift are two kinds more.
+        kind = [self.samples.kind[chosen[0]], self.samples.kind[chosen[1]] + GPU + 1]
+        found = stats.permuted_two(one, other, np.concatenate(kind))
+        rows = [_Tested() for _ in self.samples.keys]
+        if found is None:
+            return rows
+        as_is, free = np.split(found, [len(chosen[0])])
+        for row, p in zip(chosen[0].tolist(), as_is.tolist(), strict=True):
+            rows[row] = _Tested(p)
+        for row, p in zip(chosen[1].tolist(), free.tolist(), strict=True):
+            rows[row] = _Tested(rows[row].p, p)
+        return rows
+
     def shift(self, sides: Sides, row: int) -> Interval:
         return stats.shift_of_two(sides[0][row], sides[1][row], 1 - self.level)
 
-    def finding(self, row: int, p_values: Sequence[float] | None) -> Finding:
+    def finding(self, row: int, tested: _Tested) -> Finding:
         """What is found of a row, from its p as it is and without the drift."""
         key, level, bound = self.samples.keys[row], self.level, self.bound
         change, free = self.shift(self.rows, row), self.shift(self.free, row)
-        p = None if p_values is None else _p_of(key, p_values, change, free, bound)
+        by_free = self._is_told_by_free(row, tested, change, free)
+        p = tested.free if by_free else tested.p
         verdict = stats.judge(change, p, level=level, bound=bound, floor=0.0)
         before, after = self.samples.before[row], self.samples.after[row]
         noise = float(self.spreads[0][row])
@@ -193,56 +246,53 @@ class _Captures:
             verdict=verdict,
             needed=self._needed(row, change, free) if is_open else None,
             per_call=_per_call_of_two(self.samples.calls.get(key), before, after, level),
-            drift_free=_relative(free),
+            drift_free=_relative(free) if self.may_be_free[row] else None,
+            by_drift_free=by_free and verdict.is_change,
             delta=stats.shift_of_two(before, after, 1 - level),
         )
 
+    def _is_told_by_free(self, row: int, tested: _Tested, change: Interval, free: Interval) -> bool:
+        """Whether the test without the drift alone tells that a row changed.
+
+        It counts where the row itself moved the same way, beyond the bound, and where it lies
+        outside of what the other rows do: rows that changed shift the drift, and so all others.
+        """
+        if tested.p is None or tested.free is None or tested.p <= min(tested.free, self.level):
+            return False
+        same_way = change.estimate * free.estimate > 0
+        scale = self.scale[int(self.samples.kind[row])]
+        is_apart = abs(free.estimate) > FREE_WIDTH * scale
+        return same_way and is_apart and abs(np.expm1(change.estimate)) > self.bound
+
     def _needed(self, row: int, change: Interval, free: Interval) -> int | None:
         """How many captures would tell, by the row as it is or without the drift: the fewer."""
-        kinds = zip((change, free), self.spreads, strict=True)
+        kinds = [(change, self.spreads[0])]
+        kinds += [(free, self.spreads[1])] if self.may_be_free[row] else []
         guesses = [
             stats.captures_needed(item, float(spread[row]), level=self.level, bound=self.bound)
             for item, spread in kinds
         ]
-        usable = guesses[: _ways(self.samples.keys[row])]
-        known = [guess for guess in usable if guess is not None]
+        known = [guess for guess in guesses if guess is not None]
         # So many as there are did not tell.
         return max(min(known), min(self.counts) + 1) if known else None
+
+
+class _Tested(NamedTuple):
+    """The adjusted p of a row as it is, and without the drift; None where it was not tested."""
+
+    p: float | None = None
+    free: float | None = None
 
 
 def _of_captures(samples: Samples, level: float, bound: float) -> Evidence:
     found = _Captures.of(samples, level, bound)
     carries = stats.carries(level, *found.counts)
-    p_values = samples.by_row(_p_values(found) if carries else None)
-    findings = {key: found.finding(row, p_values[row]) for row, key in enumerate(samples.keys)}
+    tested = found.p_values if carries else [_Tested() for _ in samples.keys]
+    findings = {key: found.finding(row, tested[row]) for row, key in enumerate(samples.keys)}
     noise = {
         name: _noise(samples, found.spreads[0], RowKey("scopes", name)) for name in ("cpu", "gpu")
     }
     return Evidence(Unit.CAPTURE, found.counts, level, bound, carries, noise, {}, findings)
-
-
-def _ways(key: RowKey) -> int:
-    """In how many ways a row is tested: all scopes together not without the drift, which is most
-    of what they are."""
-    return 1 if key.table == "scopes" else 2
-
-
-def _p_values(captures: _Captures) -> Floats | None:
-    """p (2, rows) of all rows as they are and without the drift, each adjusted for all of these."""
-    tested = captures.samples.is_tested
-    one, other = (
-        np.concatenate([as_is[tested], free[tested]])
-        for as_is, free in zip(captures.rows, captures.free, strict=True)
-    )
-    kind = captures.samples.kind[tested]
-    found = stats.permuted_two(one, other, np.concatenate([kind, kind + len((CPU, GPU))]))
-    return None if found is None else found.reshape(2, -1)
-
-
-def _p_of(key: RowKey, p: Sequence[float], change: Interval, free: Interval, bound: float) -> float:
-    """The smaller p; that without the drift counts where the row itself moved the same way."""
-    agree = change.estimate * free.estimate > 0 and abs(change.estimate) > np.log1p(bound)
-    return min(p[: _ways(key)]) if agree else p[0]
 
 
 def _medians(before: Floats, after: Floats, level: float) -> tuple[Interval, Interval]:
@@ -282,15 +332,16 @@ def _of_steps(samples: Samples, unit: Unit, level: float, bound: float) -> Evide
     logs[some] = np.log(samples.after[some] / samples.before[some])
     carries = unit is Unit.STEP and stats.smallest_p_pairs(count) <= level if count else False
     large = samples.is_tested
-    found = stats.permuted_pairs(logs[large], samples.kind[large]) if carries else None
-    p_values = samples.by_row(None if found is None else found[np.newaxis])
+    p_values: list[float | None] = [None] * len(large)
+    if carries and (found := stats.permuted_pairs(logs[large], samples.kind[large])) is not None:
+        for row, p in zip(np.flatnonzero(large).tolist(), found.tolist(), strict=True):
+            p_values[row] = p
     changes = [stats.shift_of_pairs(row[at], 1 - level) for row, at in zip(logs, some, strict=True)]
     drift, width = _floors(samples, changes)
     needed = max(CAPTURES, stats.captures_to_carry(level))
     findings = {}
     for row, key in enumerate(samples.keys):
-        p = tested[0] if (tested := p_values[row]) else None
-        kind = int(samples.kind[row])
+        p, kind = p_values[row], int(samples.kind[row])
         verdict = _judge_steps(changes[row], p, level, bound, drift[kind], width[kind], kind)
         per_call = _per_call_of_pairs(
             samples.calls.get(key), samples.before[row], samples.after[row], level

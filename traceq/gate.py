@@ -125,7 +125,8 @@ class Observed:
     """What was observed of a condition's subject, by its measure.
 
     ``log_ratio`` is of ln(after/before), ``delta`` of after − before (ns); None where it cannot be
-    estimated. ``confidence`` (0 to 1) is what both intervals reach, ``is_significant`` whether the
+    estimated. ``confidence`` (0 to 1) is what both intervals reach (``delta_confidence`` that of
+    ``delta``, where it is another), ``is_significant`` whether the
     change is told from noise, ``verdict`` the words for it, ``unit`` what the samples are
     ("captures"). ``calls_before`` and ``calls_after`` have one entry a capture.
     """
@@ -133,6 +134,7 @@ class Observed:
     log_ratio: Interval | None = None
     delta: Interval | None = None
     confidence: float = 0.0
+    delta_confidence: float | None = None
     is_significant: bool = False
     verdict: str = ""
     calls_before: tuple[int, ...] = (0,)
@@ -305,7 +307,11 @@ def _range(numbers: Sequence[int]) -> str:
 
 
 def _judge_time(condition: Condition, observed: Observed, confidence: float) -> Outcome:
-    interval = observed.log_ratio if condition.unit == "%" else observed.delta
+    interval = observed.log_ratio
+    if condition.unit != "%":
+        interval = observed.delta
+        if observed.delta_confidence is not None:
+            observed = replace(observed, confidence=observed.delta_confidence)
     if interval is None or not interval.low <= interval.high:  # not a number: no order
         return _outcome(condition, "inconclusive", _no_interval(observed))
     state = _state(condition, (interval.low, interval.high))
@@ -342,17 +348,15 @@ def _doubt(condition: Condition, observed: Observed, state: State, confidence: f
 
 
 def _no_interval(observed: Observed) -> str:
-    samples = len(observed.calls_before), len(observed.calls_after)
-    told = f" ({observed.verdict})" if observed.verdict else ""
-    several = f"{samples[0]} before and {samples[1]} after"
-    return f"there is no interval of the change, from captures {several}{told}"
+    told = f": {observed.verdict}" if observed.verdict else ""
+    return f"there is no interval of the change{told}"
 
 
 def _figures(condition: Condition, interval: Interval, observed: Observed) -> str:
     show = _percent if condition.unit == "%" else _micros
     estimate, low, high = map(show, (interval.estimate, interval.low, interval.high))
     if observed.verdict in ONE_SIDED:
-        spread = "" if interval.low == interval.high else f"{low} to {high}, over captures; "
+        spread = "" if low == high else f"{low} to {high}, over captures; "
         return f"{estimate} ({spread}{observed.verdict})"
     verdict = f"; {observed.verdict}" if observed.verdict else ""
     return (

@@ -41,8 +41,8 @@ def map_row(
     after: Sequence[Reading],
     old: str,
     new: str,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table without the rows of two patterns' ops, and the one row in their place.
+) -> tuple[pd.DataFrame, dict[str, Any], frozenset[str]]:
+    """The table without the rows of two patterns' ops, the one row in their place, and these ops.
 
     Ops on one side only are meant first: ``flatten`` is the new call, not the flattening that both
     sides do elsewhere. Only where there is none are all ops that match taken. Raises PatternError.
@@ -52,7 +52,7 @@ def map_row(
     ops = {*gone, *come}
     sums = {"before": sum_side(before, ops), "after": sum_side(after, ops)}
     taken = table["op"].isin(ops) & (table["status"] != "replaced")
-    return table[~taken], _pair_row(table[taken], gone, come, sums)
+    return table[~taken], _pair_row(table[taken], gone, come, sums), frozenset(ops)
 
 
 def sum_side(captures: Sequence[Reading], ops: Collection[str]) -> dict[str, Any]:

@@ -56,16 +56,18 @@ class Vocabulary:
 class Outline:
     """The scopes of a trace as ordered trees; one entry a node, in depth-first order.
 
-    ``slice`` is the slice id, ``parent`` the node around (-1: a scope), ``op`` the number in the
-    vocabulary, ``size`` the number of nodes at and below, ``form`` a hash of the ops of these in
-    their order; ``dur`` and ``self_time`` in ns (a node on a lane of its own overlaps its siblings:
-    ``on_lane`` is False, and no self time is less for it). ``node_of`` gives the node that each
-    slice of the trace is or is below (-1: none). ``scopes`` are the nodes of the scopes, ``name``
-    and ``step`` (place among the steps that have scopes, -1: none) tell of each of them.
+    ``slice`` is the slice id, ``parent`` the node around (-1: a scope), ``around`` the same, but of
+    a step that is a scope the frame that it is in, ``op`` the number in the vocabulary, ``size``
+    the number of nodes at and below, ``form`` a hash of the ops of these in their order; ``dur``
+    and ``self_time`` in ns (a node on a lane of its own overlaps its siblings: ``on_lane`` is
+    False, and no self time is less for it). ``node_of`` gives the node that each slice of the trace
+    is or is below (-1: none). ``scopes`` are the nodes of the scopes, ``name`` and ``step`` (place
+    among the steps that have scopes, -1: none) tell of each of them.
     """
 
     slice: Ints
     parent: Ints
+    around: Ints
     op: Ints
     size: Ints
     form: Forms
@@ -133,7 +135,7 @@ def _roots(slices: SliceTable, selection: Selection, steps: Steps) -> Bools:
         marks = ~slices.of_category(*NO_CPU)
         marks = marks if counted is None else marks & counted
         roots = outermost(slices.parent, marks)
-        roots[steps.slice] |= marks[steps.slice]
+        roots[steps.slices] |= marks[steps.slices]
         return roots
     roots = outermost(slices.parent, selection.marks(slices))
     return roots if counted is None else roots & counted
@@ -228,6 +230,7 @@ def _in_order(
     return Outline(
         slice=ids,
         parent=parent,
+        around=around,
         op=op[order],
         size=size[order],
         form=form[order],
@@ -276,6 +279,7 @@ def lay_out_kernels(
     return Outline(
         slice=activity,
         parent=parent,
+        around=parent,
         op=op,
         size=size,
         form=forms,

@@ -154,18 +154,24 @@ class Reading:
         return sum_by(np.where(step >= 0, step, steps), self.own_time, steps + 1)
 
     def op_time(self, ops: Collection[str]) -> Ints:
-        """Time (ns) of some ops by step, and last outside of steps; one below another is part."""
+        """Time (ns) of some ops by step, and last the rest; one below another is a part of it."""
         outline = self.outline
         chosen = self.words.ops.among(ops)[outline.op]
         if self.under:
             chosen &= outline.parent >= 0
         nodes = np.flatnonzero(outermost(outline.parent, chosen))
-        return self._sum_by_step(nodes, outline.dur[nodes])
+        found = self._sum_by_step(nodes, outline.dur[nodes])
+        whole = int(outline.dur[outermost(outline.around, chosen)].sum())
+        found[-1] = whole - int(found[:-1].sum())  # of a frame around steps what is not in them
+        return found
 
     def kernel_time(self, kernels: Collection[str]) -> Ints:
         """Time (ns) of some kernels (their short names), in the same way."""
         chosen = self.words.kernels.among(kernels)[self.work.short]
-        return self._sum_by_step(self.work.node[chosen], self.work.dur[chosen])
+        found = self._sum_by_step(self.work.node[chosen], self.work.dur[chosen])
+        whole = int(self.kernels.loc[self.kernels["kernel"].isin([*kernels]), "total"].sum())
+        found[-1] = whole - int(found[:-1].sum())  # also what no launch in the trace explains
+        return found
 
     def _sum_by_step(self, nodes: Ints, dur: Ints) -> Ints:
         step = self.outline.step_of(nodes)

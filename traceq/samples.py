@@ -82,15 +82,10 @@ class Samples:
     calls: dict[RowKey, Sides]
     is_tested: Bools
 
-    def by_row(self, p_values: Floats | None) -> list[list[float] | None]:
-        """What was found of the rows that were tested (kinds of test, rows); None for the others.
-
-        None where nothing was tested.
-        """
-        if p_values is None:
-            return [None] * len(self.keys)
-        columns = iter(p_values.T.tolist())
-        return [next(columns) if tested else None for tested in self.is_tested.tolist()]
+    def of_kind(self, kind: int) -> Bools:
+        """Marks the ops, or the kernels, that are tested: rows that tell how a capture drifts."""
+        tables = np.array([key.table in ("ops", "kernels") for key in self.keys], np.bool_)
+        return np.asarray(tables & (self.kind == kind) & self.is_tested, np.bool_)
 
 
 def choose_unit(before: Sequence[Reading], after: Sequence[Reading]) -> Unit:
@@ -153,7 +148,8 @@ def _is_large(keys: Sequence[RowKey], kind: Ints, before: Floats, after: Floats)
 
 
 def _kind_of(key: RowKey) -> int:
-    return GPU if key.table in ("kernels", "kernel_groups") or key.name == "gpu" else CPU
+    is_gpu = key.table in ("kernels", "kernel_groups") or key == RowKey("scopes", "gpu")
+    return GPU if is_gpu else CPU
 
 
 def _is_comparable(before: Floats, after: Floats, unit: Unit) -> bool:

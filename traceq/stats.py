@@ -224,21 +224,24 @@ def permuted_two(before: Floats, after: Floats, kind: Ints) -> Floats | None:
     return _step_down(rows, _weights_of_two(np.arange(n + m)[np.newaxis] < n), ways)
 
 
-def without_drift(before: Floats, after: Floats, kind: Ints) -> tuple[Floats, Floats]:
-    """The rows before (rows, n) and after (rows, m) without what is common to those of a sample.
+def drift_of(before: Floats, after: Floats) -> tuple[Floats, Floats]:
+    """What is common to the rows before (rows, n) and after (rows, m) of a sample: (n,) and (m,).
 
-    From each sample the median, over the rows of one ``kind`` (rows,), of how far they are from
-    their mean over all samples: a capture made while the machine was slow has most rows longer.
-    Relabelling samples relabels these medians alike, so :func:`permuted_two` is as exact on what is
-    left as on the rows themselves. It tells a row that moved against the others; where most rows of
-    a kind moved together, that is taken for drift.
+    The median, over the rows, of how far they are from their mean over all samples: a capture made
+    while the machine was slow has most rows longer. Relabelling samples relabels these medians
+    alike, so :func:`permuted_two` of rows without them is exact where no row changed. Where some
+    rows changed, they pull the median to their side, and rows that did not seem to have moved the
+    other way: what is found so has to be held against the spread of the rows (``spread_of_rows``).
     """
     values = np.concatenate([before, after], axis=1)
     values = values - values[:, :1]  # equal values become exact zeros
-    centred = values - values.mean(axis=1, keepdims=True)
-    for one in np.unique(kind):
-        centred[kind == one] -= np.median(centred[kind == one], axis=0)
-    return centred[:, : before.shape[1]], centred[:, before.shape[1] :]
+    drift = np.median(values - values.mean(axis=1, keepdims=True), axis=0)
+    return drift[: before.shape[1]], drift[before.shape[1] :]
+
+
+def do_overlap(before: Floats, after: Floats) -> bool:
+    """Whether two sides' ranges of values have a part in common."""
+    return bool(before.min() <= after.max() and after.min() <= before.max())
 
 
 def permuted_pairs(differences: Floats, kind: Ints) -> Floats | None:
@@ -435,6 +438,11 @@ class Verdict(StrEnum):
     SLOWER = "slower"
     SAME = "same"
     UNCLEAR = "can't tell"
+
+    @property
+    def is_change(self) -> bool:
+        """Whether it says that something changed."""
+        return self in (Verdict.FASTER, Verdict.SLOWER)
 
 
 def judge(

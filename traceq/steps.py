@@ -70,6 +70,8 @@ class Steps:
 
     ``number``, ``slice`` (slice id), ``start`` and ``end`` (ns, without overlap) have one entry a
     step; ``source`` says how they were found, in words, and is empty where there are none.
+    ``slices`` are the ids of all their slices: of a step there may be one on each of several
+    threads.
     """
 
     number: Ints
@@ -77,6 +79,7 @@ class Steps:
     start: Ints
     end: Ints
     source: str
+    slices: Ints
 
     def __len__(self) -> int:
         return len(self.number)
@@ -147,7 +150,7 @@ def _merge_same(slices: SliceTable, ids: Ints, number: Ints, source: str) -> Ste
     in_time = np.argsort(start, kind="stable")
     start, end = start[in_time], end[in_time]
     end[:-1] = np.minimum(end[:-1], start[1:])
-    return Steps(numbers[in_time], first[in_time], start, end, source)
+    return Steps(numbers[in_time], first[in_time], start, end, source, np.sort(ids))
 
 
 def steps_table(
@@ -299,7 +302,7 @@ def choose_steps(steps: Steps, wanted: str | None, *, skip_first: bool) -> Steps
             hint=f"They are numbered {first} to {last}; 'traceq steps' lists them.",
         )
     part = (steps.number[chosen], steps.slice[chosen], steps.start[chosen], steps.end[chosen])
-    return Steps(*part, steps.source)
+    return Steps(*part, steps.source, steps.slices)
 
 
 def _in_range(steps: Steps, wanted: str) -> Bools:

@@ -18,10 +18,10 @@ from traceq.report.model import REPLACED_BY, Column, Report, Table, Unit
 from traceq.report.verdicts import (
     CAN_NOT_TELL,
     change_cell,
+    change_of,
     joined,
     p_cell,
     per_call_text,
-    percent_change,
     quotable,
     samples_fact,
     scope_fact,
@@ -32,9 +32,9 @@ from traceq.steps import MARKED
 
 NOTES = (
     "CPU times in µs, children included, without the GPU's work; ratio = before / after, above 1 "
-    "is faster. ⇒ replaced, ↷ moved, ≠ other calls, + added, − removed, ↓ faster, ↑ slower; "
-    "change: the median over all pairs of samples; ~ can't tell from noise, empty: not tested; "
-    "p: adjusted for all rows. ? in some scopes or captures only."
+    "is faster. ⇒ replaced, ↷ moved, ≠ other calls, + added, − removed, ↓ faster, ↑ slower, ? in "
+    "some scopes or captures only; change: the median over all pairs of samples (*: beside the "
+    "drift of its capture), ~ can't tell from noise, empty: not tested; p: adjusted for all rows."
 )
 GPU_NOTE = "GPU: kernels, copies and sets that an op, or what is below it, launched; in µs."
 MEDIANS = "Ops and kernels: medians of the captures, which do not add up."
@@ -314,7 +314,7 @@ def _change_text(row: dict[str, Any]) -> str:
     if verdict is None:
         return ""
     if verdict in _DIRECTIONS:
-        return percent_change(row["change"])
+        return change_of(row)
     if verdict == Verdict.SAME:
         return "same"
     return CAN_NOT_TELL if row["p"] is not None else ""  # not tested

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from math import expm1, inf
+from math import ceil, expm1, inf, log10
 from typing import Any
 
 from traceq import units
 from traceq.align import Kind
-from traceq.compare import Diff, records
+from traceq.compare import BY_DRIFT_FREE, Diff, records
 from traceq.evidence import Evidence, Finding
 from traceq.groups import Group
 from traceq.maps import JOINED
@@ -55,16 +55,27 @@ def change_cell(finding: Finding | None) -> str:
         return CAN_NOT_TELL if finding.p is not None else ""  # not tested
     if finding.verdict is Verdict.SAME:
         return "same"
+    free = finding.drift_free
+    if finding.by_drift_free and free is not None:
+        return percent_change(free.estimate) + BESIDE
     return percent_change(finding.change.estimate)
 
 
-def p_cell(p: float | None) -> str:
-    """An adjusted p, never rounded down.
+BESIDE = "*"
+"""Marks a change that shows beside the drift of its capture alone."""
 
-    >>> p_cell(0.1), p_cell(1.0), p_cell(0.00011), p_cell(None)
-    ('0.1', '1', '0.00011', '')
+
+def p_cell(p: float | None) -> str:
+    """An adjusted p with two digits, never rounded down.
+
+    >>> p_cell(0.1), p_cell(1.0), p_cell(1 / 126), p_cell(0.1004), p_cell(None)
+    ('0.1', '1', '0.0080', '0.11', '')
     """
-    return "" if p is None else f"{p:.2g}"
+    if p is None:
+        return ""
+    places = 2 - ceil(log10(p)) if p > 0 else 2
+    rounded = ceil(p * 10**places - 1e-9) / 10**places
+    return f"{rounded:.2g}" if rounded in (1.0, 0.1) else f"{rounded:.{places}f}"
 
 
 def interval_text(change: Interval, unit: Unit) -> str:
@@ -183,7 +194,7 @@ def quotable(diff: Diff) -> Iterator[str]:
     groups = diff.steady_groups
     if groups:
         number, group = groups[0]
-        noun = "scope" if diff.under else "top-level slice"
+        noun = "scope" if diff.under else "place"
         yield f"{where}, {_told(diff.evidence, group, number, noun)}."
     else:
         yield f"{where}, {_no_change(diff)}."
@@ -194,13 +205,23 @@ def quotable(diff: Diff) -> Iterator[str]:
         yield f"{name.upper()} time{' of the scopes' if diff.under else ''}: {_short(diff, name)}."
 
 
+CHANGES = [str(verdict) for verdict in Verdict if verdict.is_change]
+
+
+def change_of(row: dict[str, Any]) -> str:
+    """The change of a row that is declared one, in figures."""
+    if row["told_by"] == BY_DRIFT_FREE:
+        return percent_change(row["drift_free_change"]) + BESIDE
+    return percent_change(row["change"])
+
+
 def declared_rows(diff: Diff) -> list[dict[str, Any]]:
     """The ops that are declared changed and are in no group, those with most own time first.
 
     An op that takes longer makes all around it longer: the own time tells which it is.
     """
     table = diff.ops
-    moved = table["verdict"].isin([str(verdict) for verdict in _MOVED])
+    moved = table["verdict"].isin(CHANGES)
     rows = records(table[moved & ~table["op"].isin(diff.groups.steady_ops)])
     return sorted(rows, key=lambda row: -abs(row["self_delta"]))
 
@@ -211,14 +232,13 @@ NAMED = 2
 
 def _declared(diff: Diff) -> Iterator[str]:
     """Which code of the same structure takes longer, or shorter."""
-    kernels = diff.kernels[diff.kernels["verdict"].isin([str(verdict) for verdict in _MOVED])]
+    kernels = diff.kernels[diff.kernels["verdict"].isin(CHANGES)]
     by_time = sorted(records(kernels), key=lambda row: -abs(row["delta"]))
     for rows, key, noun in ((declared_rows(diff), "op", "op"), (by_time, "kernel", "kernel")):
         if not rows:
             continue
         named = ", ".join(
-            f"{shorten(printable(row[key]), WIDTH)} ({percent_change(row['change'])})"
-            for row in rows[:NAMED]
+            f"{shorten(printable(row[key]), WIDTH)} ({change_of(row)})" for row in rows[:NAMED]
         )
         more = len(rows) - NAMED
         and_more = f" and {more} more" if more > 0 else ""
@@ -261,13 +281,10 @@ def _told(evidence: Evidence, group: Group, number: str, noun: str) -> str:
 
 def _beside_others(finding: Finding) -> str:
     """Said where only the change against the other rows of its capture tells."""
-    free, change = finding.drift_free, finding.change
-    if finding.verdict not in _MOVED or free is None or not change.low <= 0 <= change.high:
+    free = finding.drift_free
+    if not finding.by_drift_free or free is None:
         return ""
     return f" than the other ops ({percent_change(free.low)} to {percent_change(free.high)})"
-
-
-_MOVED = (Verdict.FASTER, Verdict.SLOWER)
 
 
 def _per_call_interval(change: Interval, unit: Unit) -> str:
