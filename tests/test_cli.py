@@ -70,6 +70,8 @@ WIDE = {"COLUMNS": "200"}
 CASES = {
     "help": Case(["--help"]),
     "help-info": Case(["info", "--help"]),
+    "help-report": Case(["report", "--help"]),
+    "help-comment": Case(["comment", "--help"]),
     "help-ops": Case(["ops", "--help"]),
     "help-kernels": Case(["kernels", "--help"]),
     "help-scopes": Case(["scopes", "--help"]),

@@ -25,6 +25,7 @@ _COMMANDS = {
     "steps": "The steps of the capture.",
     "timeline": "What the GPUs did over time, and why they were idle.",
     "diff": "Compare two sides: what replaced what, and what is more than noise.",
+    "report": "A page to look at: call tree, tables, distributions.",
     "comment": "Post a report on a pull request.",
     "capture": "Capture traces that are worth comparing.",
     "sql": "Run PerfettoSQL over a trace.",

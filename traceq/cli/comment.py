@@ -30,7 +30,9 @@ SUMMARY_LIMIT = 1_000_000
 )
 @click.option("--repo", metavar="OWNER/NAME", help="The repository; else the CI job's.")
 @click.option(
-    "--service", type=click.Choice([*Service]), help="Whose API; else that of the CI job's."
+    "--service",
+    type=click.Choice([item.value for item in Service]),
+    help="Whose API; else that of the CI job's.",
 )
 @click.option("--api-url", metavar="URL", help="Address of the API; else the CI job's.")
 @click.option(

@@ -116,9 +116,9 @@ def command(
         parse_map(text)  # before any trace is opened for nothing
     for text in conditions:
         parse_condition(text)
-    paths = _paths(before, after, more_before, more_after)
+    paths = capture_paths(before, after, more_before, more_after)
     question = Question(under=under, **within)
-    old, new = ([_read(path, question, opening) for path in side] for side in paths)
+    old, new = ([read_capture(path, question, opening) for path in side] for side in paths)
     result = compare(
         old,
         new,
@@ -143,13 +143,13 @@ def _leave(outcomes: Sequence[Outcome], inconclusive: Literal["pass", "fail"] | 
         raise click.exceptions.Exit(code)
 
 
-def _read(path: str, question: Question, opening: dict[str, Any]) -> Reading:
+def read_capture(path: str, question: Question, opening: dict[str, Any]) -> Reading:
     """Read a capture; its engine goes before the next comes, so that many fit."""
     with opened(path, **opening) as trace:
         return read(trace, question)
 
 
-def _paths(
+def capture_paths(
     before: str | None, after: str | None, more_before: Sequence[str], more_after: Sequence[str]
 ) -> tuple[list[str], list[str]]:
     """The files of both sides. Raises UsageError, TraceReadError."""
