@@ -10,7 +10,7 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from traceq.errors import EngineError, QueryError, UsageError
 from traceq.info import describe
 from traceq.kineto import ArgSelection, read_trace
 from traceq.layout import Layout, arrange, number_densely
-from traceq.model import SliceTable, TraceData
+from traceq.model import Ledger, SliceTable, TraceData
 from traceq.names import fold_name
 from traceq.trace import Trace
 
@@ -64,6 +64,17 @@ def open_trace(
     engine = _engine_name(engine)
     data = read_trace(path, args=args, progress=_stage(progress, "reading"))
     return _load(data, name, engine, timeout, progress, notify)
+
+
+def convert_trace(
+    path: str | Path, *, args: ArgSelection = "default", progress: Progress | None = None
+) -> tuple[Iterable[bytes], Ledger]:
+    """A trace in the Fuchsia format, as the engine is given it, and the ledger of its events.
+
+    Raises TraceReadError where the input is no trace that can be read.
+    """
+    data = read_trace(path, args=args, progress=_stage(progress, "reading"))
+    return fxt.encode(data, arrange(data)), data.ledger
 
 
 def _engine_name(name: str | None) -> str | None:

@@ -26,6 +26,8 @@ _COMMANDS = {
     "timeline": "What the GPUs did over time, and why they were idle.",
     "diff": "Compare two sides: what replaced what, and what is more than noise.",
     "report": "A page to look at: call tree, tables, distributions.",
+    "view": "Look at a trace in the Perfetto UI, also a large one.",
+    "convert": "Write a trace small enough for other programs.",
     "comment": "Post a report on a pull request.",
     "capture": "Capture traces that are worth comparing.",
     "sql": "Run PerfettoSQL over a trace.",

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import click
 
 from traceq.kineto import ArgSelection
-from traceq.loading import Progress, open_trace
+from traceq.loading import Progress, convert_trace, open_trace
+from traceq.model import Ledger
 from traceq.trace import Trace
 
 
@@ -24,6 +25,13 @@ def opened(
         )
     with trace:
         yield trace
+
+
+def convert(path: str, args: ArgSelection) -> tuple[list[bytes], Ledger]:
+    """A trace as chunks of bytes that other programs open, with progress."""
+    with _progress(path) as progress:
+        chunks, ledger = convert_trace(path, args=args, progress=progress)
+    return [*chunks], ledger
 
 
 def _notify(message: str) -> None:

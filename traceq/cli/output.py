@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -9,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,24 @@ PIPE_WIDTH = 120
 
 def write(text: str, path: str | None) -> None:
     """Write a whole result. Raises UsageError where the file cannot be written."""
-    try:
+    with _telling(path):
         if path is None:
             _print(text)
         else:
-            _write_file(Path(path), text)
+            _write_file(Path(path), [text.encode("utf-8")])
+
+
+def write_bytes(chunks: Iterable[bytes], path: str) -> None:
+    """Write a file of bytes, in the same way."""
+    with _telling(path):
+        _write_file(Path(path), chunks)
+
+
+@contextlib.contextmanager
+def _telling(path: str | None) -> Iterator[None]:
+    """Turns a failure to write into a UsageError."""
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -44,16 +58,17 @@ def _print(text: str) -> None:
     sys.stdout.flush()
 
 
-def _write_file(path: Path, text: str) -> None:
+def _write_file(path: Path, chunks: Iterable[bytes]) -> None:
     """Through a temporary name, so that a reader never sees half of it."""
     if path.exists() and not path.is_file():  # /dev/stdout, a named pipe
-        path.write_text(text, encoding="utf-8")
+        with path.open("wb") as stream:
+            stream.writelines(chunks)
         return
     path = Path(os.path.realpath(path))  # through a link, not in its place
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(chunks)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:

@@ -1,0 +1,37 @@
+"""``traceq view``: a trace in the Perfetto UI, served on this machine."""
+
+from __future__ import annotations
+
+import threading
+import webbrowser
+
+import click
+
+from traceq.cli.opening import convert
+from traceq.kineto import ArgSelection
+from traceq.viewing import serving, ui_folder
+
+
+@click.command("view", epilog="Example: traceq view TRACE")
+@click.argument("trace")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port; else a free one.")
+@click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
+@click.option(
+    "--args",
+    type=click.Choice(["default", "all"]),
+    default="default",
+    help="Which arguments of events to carry: those for joins and shapes, or every one.",
+)
+def command(trace: str, port: int, no_browser: bool, args: ArgSelection) -> None:
+    """Serve the Perfetto UI with a trace on this machine alone, until Ctrl-C.
+
+    The browser loads the small re-encoded trace, so that one opens whose JSON it could not load.
+    """
+    folder = ui_folder()
+    chunks, _ = convert(trace, args)
+    with serving(b"".join(chunks), folder, port) as address:
+        click.echo(address)
+        click.echo("traceq: serving until Ctrl-C", err=True)
+        if not no_browser:
+            webbrowser.open(address)
+        threading.Event().wait()
