@@ -18,7 +18,7 @@ from traceq.evidence import BOUND, LEVEL
 from traceq.gate import Outcome, exit_code, parse_condition
 from traceq.maps import parse_map
 from traceq.reading import Question, Reading, read
-from traceq.report import diff_report
+from traceq.report import diff_report, pull_request_report
 
 
 @click.command(
@@ -80,7 +80,7 @@ from traceq.report import diff_report
 @click.option("--force", is_flag=True, help="Compare captures of other work or another model too.")
 @options.within
 @options.limit
-@options.output("table", "markdown", "json", "csv")
+@options.output("table", "markdown", "json", "csv", "svg")
 @options.opening
 def command(
     before: str | None,
@@ -108,7 +108,8 @@ def command(
     on, captures are the samples, and what is said of times rests on them. What replaced what is
     found by the structure of the code below --under. Rows with other calls come first, then those
     that are faster or slower by more than noise. JSON holds all ops and kernels; CSV the ops shown
-    in the table, or all with --all.
+    in the table, or all with --all; Markdown is a comment for a pull request, SVG a picture of its
+    first table.
 
     Exit code: 0; 1 if a --fail-if condition holds; 3 if one cannot be told; 2 for an error.
     """
@@ -189,5 +190,9 @@ def _format(result: Diff, show_all: bool, limit: int | None, format_: str, path:
         return records_to_csv(records(table), list(table.columns))
     if format_ == "markdown":
         return result.to_markdown(show_all=show_all)
+    if format_ == "svg":
+        from traceq.render.svg import to_svg
+
+        return to_svg(pull_request_report(result))
     rows = options.rows_to_show(limit, format_)
     return render(diff_report(result, show_all=show_all, limit=rows), format_, path)

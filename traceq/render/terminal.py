@@ -44,6 +44,14 @@ def to_terminal(report: Report, *, width: int, color: bool) -> str:
         highlight=False,
         soft_wrap=False,
     )
+    print_report(console, report, width)
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
+
+
+def print_report(console: Console, report: Report, width: int) -> None:
+    """Print a report on a console of rich, in ``width`` columns."""
     console.print(Text(printable(report.headline), style="bold"))
     for key, value in report.facts:
         console.print(Text(f"{key}: {printable(value)}"))
@@ -53,9 +61,6 @@ def to_terminal(report: Report, *, width: int, color: bool) -> str:
         _print_table(console, table, width)
     for remark in report.remarks:
         console.print(Text(printable(remark), style="dim"))
-    output = console.file
-    assert isinstance(output, io.StringIO)
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
 
 
 def _print_table(console: Console, table: Table, width: int) -> None:
