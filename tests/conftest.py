@@ -16,7 +16,7 @@ settings.register_profile(
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=60,
+    max_examples=45,
     print_blob=False,
     suppress_health_check=[
         HealthCheck.too_slow,

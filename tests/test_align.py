@@ -253,6 +253,7 @@ def bare(rows: Sequence[tuple[int, str]]) -> Outline:
     return Outline(
         slice=np.arange(size),
         parent=zeros - 1,
+        around=zeros - 1,
         op=zeros,
         size=zeros + 1,
         form=zeros.astype(np.uint64),

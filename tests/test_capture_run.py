@@ -198,10 +198,8 @@ def test_a_failure_in_the_window_leaves_nothing(folder: Path) -> None:
         (["nowhere.py"], "there is no program 'nowhere.py'"),
         (["-m", "no.such"], "'no.such' cannot be imported"),
         (["-m", "nosuch"], "there is no Python module 'nosuch' to run"),
-        (["-m", "--", "math"], "there is no Python module 'math' to run"),
         (["--from", "3x", "bench.py"], "'3x' names no function"),
         (["--from", "nothing", "bench.py"], "the program defines no function 'nothing'"),
-        (["--from", "torch.optim:nothing", "bench.py"], "torch.optim has no 'nothing'"),
         (
             ["--from", "torch.nn.functional:elu", "bench.py"],
             "torch.nn.functional:elu was never called",
@@ -209,7 +207,6 @@ def test_a_failure_in_the_window_leaves_nothing(folder: Path) -> None:
         (["--from", "wave:open", "bench.py"], "the program never imported wave"),
         (["--warmup", "60", "bench.py"], "8 steps were made, and the window begins after 60"),
         (["--whole", "--from", "f", "bench.py"], "--whole has no steps"),
-        (["--whole", "--steps", "3", "bench.py"], "--whole has no steps"),
         (["--from", "builtins:str.upper", "bench.py"], "builtins:str.upper cannot be followed"),
         (["-o", "no/where.json", "bench.py"], "the folder"),
     ],

@@ -796,3 +796,17 @@ def test_no_file_and_a_directory(tmp_path: Path) -> None:
 def test_the_oracle_is_exact() -> None:
     assert oracle.nanoseconds(Decimal("1712195496004644.2")) == 1_712_195_496_004_644_200
     assert oracle.nanoseconds(3) == 3000
+
+
+@pytest.mark.parametrize("selection", ["default", "all"])
+def test_fractions_stay_fractions(tmp_path: Path, selection: Any) -> None:
+    values: list[Any] = [1.5, 0.0, 3]
+    events = [tm.complete("a", n, 1, args={"bytes": value}) for n, value in enumerate(values)]
+    path = tmp_path / "trace.json"
+    path.write_bytes(tm.compact(events))
+    found = {
+        (column.kind, int(row)): value
+        for column in read_trace(path, args=selection).slices.args
+        for row, value in zip(column.row, column.value.tolist(), strict=True)
+    }
+    assert found == {("float", 0): 1.5, ("float", 1): 0.0, ("int", 2): 3}

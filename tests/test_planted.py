@@ -50,7 +50,7 @@ PLANTS: dict[str, Plant] = {
     "moved": lambda t: planting.move(t, SOFTPLUS, UNDER),
     "kernel x 1.25": lambda t: planting.slow_kernel(t, "conv_depthwise2d", 1.25, UNDER),
 }
-SEVERAL = ("softplus x 2", "added", "removed", "renamed", "fused", "moved", "kernel x 1.25")
+SEVERAL = ("softplus x 2", "added", "renamed")
 """Those that are planted in three captures, too."""
 
 

@@ -202,7 +202,7 @@ def test_any_arrangement(file: Path, events: list[str], args: ArgSelection) -> N
     agree_on(file, events_text(*(event.encode("utf-8", "surrogatepass") for event in events)), args)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(tracemaker.traces(), st.booleans(), st.sampled_from([1 << 23, 700]))
 def test_traces_of_any_writer(file: Path, events: Any, spaced: bool, chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

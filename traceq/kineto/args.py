@@ -167,10 +167,10 @@ class ArgReader:
                 self._add_numbers(KEY_PREFIX + key, rows, args, name)
 
     def _add_numbers(self, key: str, rows: Ints, args: list[DefaultArgs], name: str) -> None:
-        try:
-            values = np.fromiter(map(attrgetter(name), args), np.int64, len(args))
-        except (TypeError, ValueError, OverflowError):  # some are text, fractions, or too large
-            self._add_mixed(key, rows, [getattr(item, name) for item in args])
+        found = [*map(attrgetter(name), args)]
+        values = np.array(found)
+        if values.dtype != np.int64:  # some are text, fractions, or too large
+            self._add_mixed(key, rows, found)
             return
         present = values != ABSENT_NUMBER
         self._extend(key, "int", rows[present], values[present])
