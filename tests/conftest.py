@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from traceq.cache import Cache
 from traceq.engine import Engine, open_engine
+from traceq.engine.module_cache import cache_folder as engine_folder
+from traceq.kineto import read_trace
 
 settings.register_profile(
     "traceq",
@@ -44,3 +47,28 @@ def engine() -> Iterator[Engine]:
     """One engine for the whole run; each ``load`` replaces the trace before it."""
     with open_engine(None) as opened:
         yield opened
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cache:
+    """A cache of the test's own, with the engine that was compiled before."""
+    engines = engine_folder()
+    engines.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "engine").symlink_to(engines)
+    monkeypatch.setenv("TRACEQ_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("TRACEQ_CACHE_SIZE", raising=False)
+    return Cache(tmp_path / "cache" / "traces", 1 << 30)
+
+
+@pytest.fixture
+def was_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were read, and not found in the cache."""
+    found: list[str] = []
+
+    def read(path: Path, **rest: object) -> object:
+        found.append(os.path.basename(path))
+        return read_trace(path, **rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("traceq.loading.read_trace", read)
+    return found

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +46,8 @@ class Forge:
     before_made: list[Any] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     url: str = ""
+    link_base: str = ""
+    way: str = ""
 
     def add(self, body: str, author: str | None = None) -> int:
         with self.lock:
@@ -90,12 +94,28 @@ class _Handler(BaseHTTPRequestHandler):
             if refusal.method in ("", self.command):
                 forge.refusals.remove(refusal)
                 if refusal.cut:
-                    self.connection.close()
+                    self.close_connection = True
+                    self.connection.shutdown(socket.SHUT_RDWR)  # its files hold it open
                     return None
                 return self.reply(refusal.status, refusal.body, **refusal.headers)
+        if forge.way:
+            return self.without_end()
         if token.removeprefix("Bearer ") != TOKEN:
             return self.reply(401, {"message": "Bad credentials"})
         return self.route(parts.path, parse_qs(parts.query), body)
+
+    def without_end(self) -> None:
+        """A reply that comes a byte at a time, or as fast as it can."""
+        self.send_response(200)
+        self.send_header("content-length", str(1 << 40))
+        self.end_headers()
+        part, pause = (b" ", 0.05) if self.forge.way == "drip" else (b" " * (1 << 16), 0.0)
+        try:
+            for _ in range(1000):
+                self.wfile.write(part)
+                time.sleep(pause)
+        except OSError:
+            self.close_connection = True
 
     do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_any
 
@@ -127,7 +147,9 @@ class _Handler(BaseHTTPRequestHandler):
         shown = items[(page - 1) * size : page * size]
         headers = {}
         if page * size < len(items):
-            address = f"{self.forge.url}{path}?per_page={size}&page={page + 1}"
+            address = (
+                f"{self.forge.link_base or self.forge.url}{path}?per_page={size}&page={page + 1}"
+            )
             headers["link"] = f'<{self.forge.url}/x>; rel="first", <{address}>; rel="next"'
         self.reply(200, shown, **headers)
 

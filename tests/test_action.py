@@ -83,13 +83,19 @@ def test_it_comments_and_fails_where_a_condition_holds(tmp_path: Path) -> None:
         assert body.endswith("<!-- traceq report: traceq -->\n")
         summary = (tmp_path / "summary").read_text(encoding="utf-8")
         assert body.startswith(summary.rstrip())
-        assert f"report={tmp_path}/traceq/report.md" in (tmp_path / "output").read_text()
+        told = (tmp_path / "output").read_text(encoding="utf-8")
+        report = Path(told.removeprefix("report=").rstrip())
+        assert report.is_relative_to(tmp_path)
+        assert report.read_text(encoding="utf-8") == summary
         assert TOKEN not in done.stdout + done.stderr
 
 
-def test_a_comment_that_cannot_be_made_does_not_hide_the_outcome(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [str(NUMBER), "null"])
+def test_a_comment_that_cannot_be_made_does_not_hide_the_outcome(
+    tmp_path: Path, number: str
+) -> None:
     with serving(Forge(can_write=False)) as forge:
-        words = {"before": "einops-0.json.gz", "after": "einops-0.json.gz", "pr": str(NUMBER)}
+        words = {"before": "einops-0.json.gz", "after": "einops-0.json.gz", "pr": number}
         done = run(tmp_path, forge, **words, fail_if="cpu > 2%")
         assert done.returncode == 0, done.stderr
         assert "::warning::" in done.stdout
@@ -99,7 +105,8 @@ def test_a_comment_that_cannot_be_made_does_not_hide_the_outcome(tmp_path: Path)
 @pytest.mark.parametrize("name", ["nothing.json", "$(touch pwned)"])
 def test_what_cannot_be_compared_is_an_error_and_no_comment(tmp_path: Path, name: str) -> None:
     with serving(Forge()) as forge:
-        done = run(tmp_path, forge, before=name, after="einops-0.json.gz", comment="false")
+        words = {"before": name, "after": "einops-0.json.gz", "pr": str(NUMBER)}
+        done = run(tmp_path, forge, **words)
         assert done.returncode == 2
         assert name in done.stderr
         assert not forge.asked

@@ -96,6 +96,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def test_records_the_whole_load(sglang: servers.SmallSglang, tmp_path: Path) -> None:
+    sglang.frames = True
     out = tmp_path / "traces"
     capture = take(sglang, out)
     (path,) = capture.files
@@ -107,6 +108,7 @@ def test_records_the_whole_load(sglang: servers.SmallSglang, tmp_path: Path) -> 
 
 
 def test_stops_after_the_steps(sglang: servers.SmallSglang, tmp_path: Path) -> None:
+    sglang.frames = True
     capture = take(sglang, tmp_path, steps=2)
     assert layer_calls(capture.files[0]) == GDN_LAYERS * 2
     assert capture.warnings == ()
@@ -142,6 +144,7 @@ def test_the_measured_prompts_are_the_same_whatever_the_warm_up(
 def test_stages_and_ranks_have_files_of_their_own(
     sglang: servers.SmallSglang, tmp_path: Path
 ) -> None:
+    sglang.frames = True
     sglang.ranks = sglang.info["tp_size"] = 2
     capture = take(sglang, tmp_path, steps=1, by_stage=True)
     kinds = [re.sub(r"\Atraceq-[0-9a-f]+-|\.trace.*", "", path.name) for path in capture.files]
@@ -150,6 +153,7 @@ def test_stages_and_ranks_have_files_of_their_own(
 
 
 def test_says_which_ranks_are_missing(sglang: servers.SmallSglang, tmp_path: Path) -> None:
+    sglang.frames = True
     sglang.info["tp_size"] = 2
     capture = take(sglang, tmp_path)
     assert len(capture.files) == 1
@@ -158,6 +162,7 @@ def test_says_which_ranks_are_missing(sglang: servers.SmallSglang, tmp_path: Pat
 
 
 def test_waits_for_live_traffic(sglang: servers.SmallSglang, tmp_path: Path) -> None:
+    sglang.frames = True
     ended = threading.Event()
 
     def traffic() -> None:
@@ -239,6 +244,7 @@ def test_a_password_in_the_url_is_shown_nowhere(
 
 
 def test_the_record_says_how_it_was_taken(sglang: servers.SmallSglang, tmp_path: Path) -> None:
+    sglang.frames = True
     capture = take(sglang, tmp_path, steps=2, prefix="mine", activities=["CPU"])
     record = record_in(capture.files[0])
     assert record["notes"] == []
@@ -252,6 +258,7 @@ def test_the_record_says_how_it_was_taken(sglang: servers.SmallSglang, tmp_path:
 
 def test_a_hostile_info_makes_no_harm(sglang: servers.SmallSglang, tmp_path: Path) -> None:
     """Numbers that JSON cannot carry, or Python not print; half characters; logins in URLs."""
+    sglang.frames = True
     sglang.info |= {"dtype": float("nan"), "revision": "\ud800", "random_seed": 1 << 99}
     sglang.info |= {"tp_size": 10**4000, "pp_size": 10**4000}
     sglang.info["model_path"] = "s3://id:hidden@bucket/\x1b[2J"
@@ -267,6 +274,7 @@ def test_a_hostile_info_makes_no_harm(sglang: servers.SmallSglang, tmp_path: Pat
 def test_warns_of_what_makes_captures_differ(
     sglang: servers.SmallSglang, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sglang.frames = True
     monkeypatch.setattr("traceq.capturing.server.sglang._FLUSH_PAUSES", (0.0,))
     sglang.kernels = False
     sglang.cached_tokens = 3
@@ -283,6 +291,8 @@ def test_warns_of_what_makes_captures_differ(
 
 
 def test_the_flush_is_tried_again(sglang: servers.SmallSglang, tmp_path: Path) -> None:
+    sglang.frames = True
+
     def busy(handler: Any) -> None:
         del sglang.faults["/flush_cache"]
         servers.status(400)(handler)
@@ -426,6 +436,7 @@ def test_a_stop_that_does_not_come_back(
 
 
 def test_records_the_load_of_vllm(vllm: servers.SmallVllm, tmp_path: Path) -> None:
+    vllm.frames = True
     first = take(vllm, tmp_path / "out")
     (path,) = take(vllm, tmp_path / "out").files  # those of the first are not new
     assert layer_calls(path) == GDN_LAYERS * LOAD.output
@@ -781,6 +792,7 @@ def test_a_key_in_place_of_its_variable_is_not_repeated() -> None:
 
 
 def test_prints_the_traces_alone(sglang: servers.SmallSglang, tmp_path: Path) -> None:
+    sglang.frames = True
     sglang.key = KEY
     result = run(
         sglang.url, "--steps", "2", "--drive", DRIVE, "-o", str(tmp_path), TRACEQ_SERVER_API_KEY=KEY

@@ -18,7 +18,11 @@ from traceq.gate import Outcome, parse_condition
 from traceq.reading import Question, read
 from traceq.samples import CPU, GPU, RowKey, _kind_of
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = pytest.mark.filterwarnings(
+    "error",
+    # What an earlier test left to the garbage collector is not for these to answer for.
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 
 
 def captures(stack: ExitStack, kind: str, numbers: range) -> list[traceq.Trace]:

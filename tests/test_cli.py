@@ -311,7 +311,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.json.gz").write_bytes(packed[:-20])
     (folder / "cut_head.json.gz").write_bytes(packed[:15])
     # Compiles the engine where that has not been done yet, so that no command has to say so.
-    run(["ops", "tiny.json"], folder)
+    run(["sql", "tiny.json", "SELECT 1"], folder)
     return folder
 
 

@@ -17,6 +17,7 @@ from tests.forge import NUMBER, PROJECT, TOKEN, Forge, Refusal, serving
 from traceq.cli import group
 from traceq.errors import TraceqError, UsageError
 from traceq.posting import Service, Target, find_target, post
+from traceq.posting import api as api_module
 from traceq.posting.api import PATIENCE, PostError
 from traceq.posting.sticky import connect
 
@@ -146,6 +147,12 @@ def test_a_wrong_token(forge: Forge) -> None:
         (Refusal(429, None, {"retry_after": "7"}), [7.0]),
         (Refusal(403, {"message": "secondary rate limit"}, {"retry_after": "3"}), [3.0]),
         (Refusal(429), [60.0]),
+        (Refusal(403, {"message": "You have exceeded a secondary rate limit"}), [60.0]),
+        (Refusal(429, None, {"retry_after": "\xb2"}), [60.0]),
+        (
+            Refusal(403, None, {"x_ratelimit_remaining": "0", "x_ratelimit_reset": "12"}),
+            [1.0],  # it has been reset by now
+        ),
         (Refusal(502, None, {}, "GET"), [1.0]),
         (Refusal(0, method="GET", cut=True), [1.0]),
     ],
@@ -158,6 +165,65 @@ def test_what_passes_is_waited_for(github: Forge, refusal: Refusal, waits: list[
     assert post(target, REPORT, "gdn", api).deed == "created"
     assert slept == waits
     assert len(github.bodies) == 1
+
+
+def test_what_a_run_that_was_cut_off_has_left_goes(forge: Forge) -> None:
+    for text in ("old", "older"):
+        forge.add(f"{text}\n\n{MARKER}")
+    assert send(forge) == "updated"
+    assert forge.bodies == [f"{REPORT.rstrip()}\n\n{MARKER}\n"]
+
+
+def test_one_that_somebody_deletes_meanwhile_is_made_again(github: Forge) -> None:
+    listed = [{"id": 99, "body": MARKER, "user": {"login": "octo-bot"}}]
+    github.refusals.append(Refusal(200, {"login": "octo-bot"}, method="GET"))
+    github.refusals.append(Refusal(200, listed, method="GET"))
+    assert send(github) == "created"
+    assert len(github.bodies) == 1
+
+
+def test_a_list_that_lags_behind_leaves_one_comment(github: Forge) -> None:
+    """The list does not have the comment that was just made, but that of another run."""
+    other = github.add(f"the other\n\n{MARKER}")
+    shown = [github.comments[other]]
+    github.refusals.append(Refusal(200, {"login": "octo-bot"}, method="GET"))
+    github.refusals.append(Refusal(200, [], method="GET"))
+    github.refusals.append(Refusal(200, shown, method="GET"))
+    assert send(github) == "updated"
+    assert github.bodies == [f"{REPORT.rstrip()}\n\n{MARKER}\n"]
+
+
+def test_pages_behind_another_name_are_read(github: Forge) -> None:
+    """As where a proxy stands before the service: its links have the name that it knows."""
+    for number in range(150):
+        github.add(f"talk {number}")
+    github.link_base = "http://inside.example:8080"
+    assert send(github) == "created"
+    assert send(github, "second") == "updated"
+    assert sum(MARKER in body for body in github.bodies) == 1
+
+
+def test_a_proxy_never_sees_what_stays_on_this_machine(
+    github: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(Forge()) as proxy:
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert send(github) == "created"
+        assert not proxy.asked
+
+
+@pytest.mark.parametrize("way", ["drip", "flood"])
+def test_a_reply_without_end_is_given_up(
+    github: Forge, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_module, "TIMEOUT", 0.3)
+    monkeypatch.setattr(api_module, "_MOST", 1 << 20)
+    github.way = way
+    with pytest.raises(PostError, match="in time" if way == "drip" else "more than 1 MiB"):
+        send(github)
 
 
 def test_nobody_waits_for_ever(github: Forge) -> None:
@@ -251,6 +317,10 @@ def test_a_job_of_gitlab_tells_all() -> None:
         "GITLAB_TOKEN": TOKEN,
     }
     assert find_target(variables).name == "55!4"
+    of_fork = variables | {"CI_MERGE_REQUEST_PROJECT_ID": "9"}
+    assert find_target(of_fork).name == "9!4"
+    with pytest.raises(UsageError, match="not known on which request"):
+        find_target(variables | {"CI_MERGE_REQUEST_IID": "²"})
     assert find_target(variables, service=Service.GITLAB, project="a/b/c").project == "a/b/c"
 
 
@@ -260,17 +330,21 @@ def test_a_job_of_gitlab_tells_all() -> None:
         ({"GITHUB_TOKEN": ""}, "no token to post with: GITHUB_TOKEN"),
         ({"GITHUB_TOKEN": "a\nb"}, "is no token"),
         ({"GITHUB_REPOSITORY": ""}, "GITHUB_REPOSITORY is not set"),
-        ({"GITHUB_REPOSITORY": "../../x"}, None),
+        *(
+            ({"GITHUB_REPOSITORY": text}, "no repository")
+            for text in ("../../x", "repo", "a/b/c", "a/..", "./b", "a/b/")
+        ),
+        ({"GITHUB_API_URL": "http://["}, "cannot be used"),
+        ({"GITHUB_API_URL": "https://h:abc"}, "cannot be used"),
+        ({"GITHUB_API_URL": "https://api.github.com?x=1"}, "cannot be used"),
         ({"GITHUB_REPOSITORY": "a b"}, "no repository"),
         ({"GITHUB_API_URL": "http://example.org"}, "plain text"),
         ({"GITHUB_API_URL": "ftp://example.org"}, "cannot be used"),
         ({"GITHUB_API_URL": "https://user:secret@example.org"}, "cannot be used"),
     ],
 )
-def test_what_is_not_known_is_told(change: dict[str, str], message: str | None) -> None:
+def test_what_is_not_known_is_told(change: dict[str, str], message: str) -> None:
     variables = {"GITHUB_REPOSITORY": "octo/repo", "GITHUB_TOKEN": TOKEN} | change
-    if message is None:
-        return
     with pytest.raises(UsageError, match=message) as caught:
         find_target(variables, number=1)
     assert caught.value.hint

@@ -20,8 +20,10 @@ import pytest
 
 from tests import oracle
 from tests.conftest import CORPUS, NO_CORPUS
+from tests.joined import asked, check_same
 from traceq.engine import Engine, open_engine
 from traceq.fxt import encode
+from traceq.joins import join
 from traceq.kineto import read_trace
 from traceq.layout import arrange
 from traceq.model import TraceData
@@ -257,7 +259,11 @@ def loaded(request: pytest.FixtureRequest, engines: tuple[Engine, Engine]) -> Lo
     path = CORPUS / request.param
     ours, theirs = engines
     data = read_trace(path)
-    ours.load(encode(data, arrange(data)))
+    layout = arrange(data)
+    ours.load(encode(data, layout))
+    found = join(data, layout)
+    assert found is not None
+    check_same(found, asked(ours))
     text = oracle.plain_text(path)
     return Loaded(
         name=request.param,

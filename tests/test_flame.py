@@ -84,20 +84,41 @@ def test_calls_are_those_of_plain_paths(sides: tuple[list[Reading], list[Reading
             assert tree.calls[side, node[path]] == number
 
 
-@pytest.mark.parametrize("most", [2, 50, 400])
+@pytest.mark.parametrize("most", [3, 50, 400])
 def test_what_is_put_together_keeps_its_time(
     sides: tuple[list[Reading], list[Reading]], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = grow_flame(*sides)
     monkeypatch.setattr(flame, "MOST_NODES", most)
     tree = grow_flame(*sides)
-    assert len(tree) < len(whole)
-    assert (tree.cpu[:, 0] == whole.cpu[:, 0]).all()
-    rest = tree.kind == flame.REST
-    assert rest.any()
-    for side in range(2):
-        # Below each node that is kept, the children have the time that they had.
-        kept, all_ = (
-            np.bincount(item.parent[1:], item.gpu[side, 1:], len(item)) for item in (tree, whole)
-        )
-        assert kept[0] == all_[0]
+    assert len(tree) <= most < len(whole)
+    rest = np.flatnonzero(tree.kind == flame.REST)
+    assert tree.folded.sum() == tree.folded[rest].sum() == len(whole) - (len(tree) - len(rest))
+    assert (tree.calls[:, rest].sum(axis=1) > 0).all()
+    assert tree.calls[:, 1:].sum() == whole.calls[:, 1:].sum()
+    in_whole = paths(whole)
+    for path, node in paths(tree).items():
+        if tree.kind[node] == flame.REST:
+            continue
+        same = in_whole[path]
+        for key in ("cpu", "gpu", "calls"):
+            one, other = getattr(tree, key), getattr(whole, key)
+            assert (one[:, node] == other[:, same]).all()
+        # Below each node that is kept, the children have the time that they had, or are gone.
+        for key in ("cpu", "gpu"):
+            kept, all_ = (
+                getattr(item, key)[:, item.parent == place].sum(axis=1)
+                for item, place in ((tree, node), (whole, same))
+            )
+            assert (kept == all_).all()
+
+
+def test_a_whole_trace_has_the_time_of_its_threads() -> None:
+    whole = Question()
+    captures = [reading(SAMPLES / f"{kind}-0.json.gz", whole) for kind in ("einops", "flatten")]
+    tree = grow_flame(captures[:1], captures[1:])
+    for side, item in enumerate(captures):
+        assert tree.cpu[side, 0] == item.totals.total
+        assert tree.gpu[side, 0] == item.totals.gpu.all.total
+        assert tree.cpu[side, tree.parent == 0].sum() == item.totals.total
+    assert tree.names[tree.name[0]] == "whole trace"

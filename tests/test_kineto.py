@@ -714,6 +714,7 @@ def test_default_arguments_are_those_of_the_event(tmp_path: Path, events: list[t
                 continue
             small = not isinstance(value, int) or -(2**63) <= value < 2**63
             got = item[-1][f"args.{key}"]
+            value = value.replace("\0", "\u2400") if isinstance(value, str) else value
             assert got == (value if small else str(value))
             assert type(got) is (type(value) if small else str)
 

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.conftest import ROOT
 from tests.test_pull_request import hostile_trace
 from tests.test_render import HOSTILE
+from tests.tracemaker import compact, complete
 from traceq.cli import group
 
 SAMPLES = ROOT / "sample_traces"
@@ -63,10 +64,6 @@ class Seen:
     page: Page
     complaints: list[str] = field(default_factory=list)
 
-    def asked(self, url: str) -> None:
-        if not url.startswith("file:"):
-            self.complaints.append(f"asked for {url}")
-
 
 def look(browser: Browser, path: Path, width: int = 1280, scheme: Any = "light") -> Seen:
     context = browser.new_context(
@@ -105,7 +102,7 @@ def test_the_verdict_is_on_top(seen: Seen) -> None:
     assert "sha256sum" in seen.page.locator("#reproduce").inner_text()
 
 
-def test_it_is_small_and_paints_at_once(seen: Seen, report: Path) -> None:
+def test_it_is_small_and_its_policy_is_strict(seen: Seen, report: Path) -> None:
     assert report.stat().st_size < MOST_BYTES
     policy = seen.page.locator("meta[http-equiv]").get_attribute("content")
     assert policy is not None
@@ -128,6 +125,10 @@ def test_tables_sort_by_value_and_filter(seen: Seen) -> None:
     again = [text.replace(",", "") for text in column(page, table, place + 1)]
     assert [float(text) for text in again if text != "–"] == numbers[::-1]
     assert again[-1] == "–"
+    heads.nth(titles.index("calls")).get_by_role("button").click()
+    calls = column(page, table, titles.index("calls") + 1)
+    after = [int(text.rpartition("→")[2].replace(",", "")) for text in calls]
+    assert after == sorted(after)
     page.get_by_label(f"Filter {table}").fill("FLATTEN")
     names = column(page, table, titles.index("op") + 1)
     assert names
@@ -152,6 +153,30 @@ def test_the_tree_zooms_and_is_searched_and_shows_what_is_new(seen: Seen) -> Non
     page.get_by_label("Search the call tree").fill("flatten")
     assert page.locator("#flame .found").count() >= 1
     assert "found here" in page.locator("#tree div.controls").inner_text()
+
+
+def test_what_is_too_narrow_is_told_and_found(seen: Seen) -> None:
+    page = seen.page
+    assert re.search(r"\d+ of \d+ nodes are too narrow", page.locator("#tree").inner_text())
+    page.get_by_label("Search the call tree").fill("append of list")
+    assert "0 found here, 16 in the whole tree" in page.locator("#tree").inner_text()
+    page.get_by_label("Search the call tree").press("Enter")
+    assert page.locator("#flame .found").count() == 1
+    assert "append of list" in page.locator("#node").inner_text()
+
+
+def test_only_what_is_more_than_noise_has_a_color(seen: Seen) -> None:
+    page = seen.page
+    same = page.locator("#flame button", has_text="nn.Module: Linear").first
+    grey = same.evaluate("node => node.style.backgroundColor")
+    assert grey == ""
+    for kind, hue in (("removed", "blue"), ("added", "red")):
+        color = page.locator(f"#flame .{kind}").first.evaluate("n => n.style.backgroundColor")
+        red, _, blue = (int(part) for part in re.findall(r"\d+", color)[:3])
+        assert (blue > red) == (hue == "blue")
+    page.get_by_label("Color noise as well").check()
+    colored = page.locator("#flame button[style*='background']").count()
+    assert colored > 100
 
 
 def test_the_tree_by_gpu_time(seen: Seen) -> None:
@@ -238,11 +263,49 @@ def test_names_are_text(browser: Browser, folder: Path) -> None:
     found.page.context.close()
 
 
+def test_long_tables_show_their_first_rows(browser: Browser, folder: Path) -> None:
+    events = [complete("nn.Module: S_0", 0, 9000)]
+    events += [complete(f"op {number:04d}", 2 + number, 1) for number in range(1200)]
+    events += [complete("constructor", 2000, 500), complete("long", 3000, 1)]
+    path = folder / "many.json"
+    path.write_bytes(compact(events))
+    found = look(browser, write_page(folder / "many.html", str(path), "--under", "S_0"))
+    rows = found.page.locator("div[aria-label='Ops'] tbody tr")
+    assert rows.count() == 500
+    controls = found.page.locator("#tables").inner_text()
+    assert "1202 rows, the first 500 of them here" in controls
+    found.page.get_by_label("Filter Ops").fill("op 1199")
+    expect(rows).to_have_count(1)
+    found.page.get_by_label("Filter Ops").fill("")
+    found.page.get_by_role("button", name="Show all rows").first.click()
+    expect(rows).to_have_count(1202)
+    found.page.locator("#flame button[aria-label='constructor']").hover()
+    assert "function" not in found.page.locator("#node").inner_text()
+    assert found.complaints == []
+    found.page.context.close()
+
+
+def test_durations_without_measure(browser: Browser, folder: Path) -> None:
+    events = [
+        complete("nn.Module: S_0", 0, 9),
+        complete("a", 100, 2**50),
+        complete("b", 100, 2**50),
+    ]
+    path = folder / "huge.json"
+    path.write_bytes(compact(events))
+    found = look(browser, write_page(folder / "huge.html", str(path)))
+    assert found.complaints == []
+    found.page.context.close()
+
+
 def test_one_capture_has_a_page_too(browser: Browser, folder: Path) -> None:
     page = write_page(folder / "one.html", str(SAMPLES / "einops-0.json.gz"), "--skip-first")
     found = look(browser, page)
     assert "CPU" in found.page.locator("h1").inner_text()
     assert found.page.locator("#flame button").count() > 20
+    assert "without the first step" in found.page.locator("dl").inner_text()
+    assert "--skip-first" in found.page.locator("#reproduce").inner_text()
+    assert "Events of the files" in found.page.locator("#tables").inner_text()
     assert found.page.locator("#flame .removed, #flame .added").count() == 0
     assert found.complaints == []
     found.page.context.close()
@@ -254,6 +317,5 @@ def test_the_tree_has_all_time(report: Path) -> None:
     assert found is not None
     data = json.loads(found[1])
     flame = data["flame"]
-    assert flame["cpu"] == [flame["cpu"][0], flame["cpu"][1]]
     assert [side[0] for side in flame["cpu"]] == [159_773_160, 170_841_541]
     assert [side[0] for side in flame["gpu"]] == [10_368_356, 10_363_383]

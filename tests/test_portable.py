@@ -33,7 +33,7 @@ def test_the_portable_form_gives_the_same_ops(path: Path) -> None:
     with traceq.open(path) as trace:
         modules = {**library.modules(), **library.portable_modules()}
         modules["traceq.op_names"] = library.op_names_module(ops)
-        trace._engine.register_package(library.PACKAGE, modules)
+        trace._engine.start().register_package(library.PACKAGE, modules)
         found = tables(trace)
     assert len(expected[0])
     for one, other in zip(expected, found, strict=True):

@@ -16,7 +16,8 @@ from tests.conftest import ROOT
 from tests.test_render import HARMLESS, HOSTILE, MARKDOWNS, inline_tokens, parsed_tables
 from tests.tracemaker import compact, complete
 from traceq.cli import group
-from traceq.compare import Diff
+from traceq.compare import Diff, compare
+from traceq.reading import Question, read
 from traceq.render.markdown import LIMIT, to_markdown
 from traceq.report import Column, Details, Report, Table, Unit, pull_request_report
 from traceq.report.pull_request import command_of
@@ -132,18 +133,28 @@ def test_options_that_are_not_the_usual_ones_are_in_the_command() -> None:
     assert "```sql" not in diff.to_markdown()  # an expression is no GLOB
 
 
+GDN = [f"gdn-h200/{kind}-{number}.json.gz" for kind in ("einops", "flatten") for number in range(3)]
+THIRD = [f"third-party/hta-trace-diff-{side}.json.gz" for side in ("control", "test")]
+
+
 @pytest.mark.corpus
-def test_every_pair_of_the_corpus_renders(corpus: Path) -> None:
-    pairs = [
-        (f"gdn-h200/{one}-{number}.json.gz", f"gdn-h200/{two}-{number}.json.gz", "GatedDeltaNet")
-        for one, two in (("einops", "flatten"), ("einops", "einops"))
-        for number in range(3)
-    ]
-    third = "third-party/hta-trace-diff-{}.json.gz"
-    pairs.append((third.format("control"), third.format("test"), "ProfilerStep"))
-    pairs.append((third.format("control"), third.format("test"), ""))
-    for before, after, under in pairs:
-        diff = compared([corpus / before], [corpus / after], under=under or None, force=True)
+@pytest.mark.parametrize(
+    ("names", "under", "pairs"),
+    [
+        (GDN, ("GatedDeltaNet",), [(0, 3), (1, 4), (2, 5), (0, 1), (0, 0)]),
+        (THIRD, ("ProfilerStep",), [(0, 1)]),
+        (THIRD, (), [(0, 1)]),
+    ],
+)
+def test_every_pair_of_the_corpus_renders(
+    corpus: Path, names: list[str], under: tuple[str, ...], pairs: list[tuple[int, int]]
+) -> None:
+    question, captures = Question(under=under), []
+    for name in names:
+        with traceq.open(corpus / name) as trace:
+            captures.append(read(trace, question))
+    for before, after in pairs:
+        diff = compare([captures[before]], [captures[after]], question, force=True)
         for show_all in (False, True):
             main_table, *_ = assert_sound(diff.to_markdown(show_all=show_all))
             assert 2 <= len(main_table) - 1 <= MOST_ROWS

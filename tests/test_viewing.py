@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import signal
 import subprocess
@@ -43,19 +44,37 @@ def test_a_converted_trace_is_one_that_the_engine_reads(tmp_path: Path, engine: 
     assert list(row) == [15]
 
 
+def test_a_packed_file_is_the_same_trace(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "out.fxt", tmp_path / "out.fxt.gz"
+    convert(SAMPLE, plain)
+    told = convert(SAMPLE, packed)
+    assert f"{packed.stat().st_size:,} bytes" in told
+    assert gzip.decompress(packed.read_bytes()) == plain.read_bytes()
+
+
 def test_a_page_elsewhere_cannot_read_the_trace() -> None:
-    with serving(b"trace", ui_folder()) as address:
+    with serving([b"trace", b"other"], ui_folder()) as (address, other):
         base = address.partition("/#")[0]
-        with urllib.request.urlopen(f"{base}/trace.fxt") as reply:
+        assert [item.rpartition("-")[2] for item in (address, other)] == ["0.fxt", "1.fxt"]
+        with urllib.request.urlopen(f"{base}/trace-1.fxt") as reply:
+            assert reply.read() == b"other"
+        with urllib.request.urlopen(f"{base}/trace-0.fxt") as reply:
             assert reply.read() == b"trace"
             assert reply.headers.get("access-control-allow-origin") is None
-        request = urllib.request.Request(f"{base}/trace.fxt", headers={"host": "evil.example"})
+        request = urllib.request.Request(f"{base}/trace-0.fxt", headers={"host": "evil.example"})
         with pytest.raises(urllib.error.HTTPError, match="403"):
             urllib.request.urlopen(request)
-        with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(f"{base}/../../../etc/passwd")
+        for method in ("GET", "HEAD"):
+            for path in ("trace-0.fxt", ""):
+                request = urllib.request.Request(f"{base}/{path}", headers={"host": "evil.example"})
+                request.method = method
+                with pytest.raises(urllib.error.HTTPError, match="403"):
+                    urllib.request.urlopen(request)
+        for path in ("../../../etc/passwd", "%00", "trace-2.fxt"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                urllib.request.urlopen(f"{base}/{path}")
         port = int(base.rpartition(":")[2])
-        with pytest.raises(UsageError, match="cannot be used"), serving(b"", ui_folder(), port):
+        with pytest.raises(UsageError, match="cannot be used"), serving([b""], ui_folder(), port):
             pass
 
 
@@ -74,7 +93,7 @@ def test_the_perfetto_ui_shows_the_scopes(tmp_path: Path) -> None:
     file = tmp_path / "out.fxt"
     convert(SAMPLE, file)
     with (
-        serving(file.read_bytes(), ui_folder()) as address,
+        serving([file.read_bytes()], ui_folder()) as (address,),
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

@@ -17,18 +17,39 @@ if TYPE_CHECKING:
     from traceq.capturing import capture
     from traceq.compare import Diff, diff
     from traceq.errors import TraceqError
+    from traceq.history.recording import record, trend
+    from traceq.history.store import History
     from traceq.loading import open_trace as open
+    from traceq.part import Part
+    from traceq.table import ResultTable
     from traceq.trace import Trace
 
-__all__ = ["Diff", "Trace", "TraceqError", "capture", "diff", "open"]
+__all__ = [
+    "Diff",
+    "History",
+    "Part",
+    "ResultTable",
+    "Trace",
+    "TraceqError",
+    "capture",
+    "diff",
+    "open",
+    "record",
+    "trend",
+]
 
 _HOMES = {
     "Diff": ("traceq.compare", "Diff"),
+    "History": ("traceq.history.store", "History"),
+    "Part": ("traceq.part", "Part"),
+    "ResultTable": ("traceq.table", "ResultTable"),
     "Trace": ("traceq.trace", "Trace"),
     "TraceqError": ("traceq.errors", "TraceqError"),
     "capture": ("traceq.capturing", "capture"),
     "diff": ("traceq.compare", "diff"),
     "open": ("traceq.loading", "open_trace"),
+    "record": ("traceq.history.recording", "record"),
+    "trend": ("traceq.history.recording", "trend"),
 }
 
 

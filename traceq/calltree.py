@@ -50,8 +50,11 @@ def plant(slices: SliceTable, chosen: Bools) -> Forest:
     ids = np.flatnonzero(chosen)
     position = np.full(len(slices) + 1, NONE, np.int64)  # the last one is what -1 points at
     position[ids] = np.arange(len(ids))
-    home = position[nearest(slices.parent, chosen)]
-    parent = position[nearest_above(slices.parent, chosen, ids)]
+    if len(ids) == len(slices):
+        home, parent = ids, slices.parent
+    else:
+        home = position[nearest(slices.parent, chosen)]
+        parent = position[nearest_above(slices.parent, chosen, ids)]
     dur = slices.dur[ids]
     on_lane = parent
     if len(slices.adopted):

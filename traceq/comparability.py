@@ -26,7 +26,7 @@ SIDES = ("before", "after")
 
 _STEPS, _SHAPES, _SCOPES = "steps", "shapes of inputs", "number of scopes"
 _FRAMES, _CUDA_DRIVER, _CUDA_RUNTIME = "Python frames", "CUDA driver", "CUDA runtime"
-_TYPES = "data types of inputs"
+_TYPES, _CLASSES = "data types of inputs", "classes of the scopes"
 
 _TOLD_BY_RECORD = {_FRAMES: "stack", _CUDA_DRIVER: "driver", _CUDA_RUNTIME: "CUDA"}
 """What the profiler wrote, and what a record says of the same thing, mostly more exactly."""
@@ -65,7 +65,8 @@ class CaptureFacts:
     GPU activities below them, ``stages`` has one entry a step in order of time (empty: not told).
     ``steps`` is their number by the record, used where ``stages`` is empty. ``shapes`` are those
     of the inputs without data types, ``sizes`` those of the model, ``time`` (seconds since the
-    epoch) is when it was made. Captures of one ``fingerprint`` (or, without, of one path) are the
+    epoch) is when it was made, ``rank`` which of a run's ranks it is of. Captures of one
+    ``fingerprint`` (or, without, of one path) are the
     same.
     """
 
@@ -81,6 +82,7 @@ class CaptureFacts:
     sizes: Mapping[str, str] = field(default_factory=dict)
     fingerprint: str = ""
     time: float | None = None
+    rank: int | None = None
 
     @property
     def work(self) -> dict[str, str]:
@@ -92,6 +94,12 @@ class CaptureFacts:
             **self.sizes,
         }
         return {name: text for name, text in found.items() if text}
+
+    @property
+    def workload(self) -> dict[str, str]:
+        """The same with the classes of the scopes, in one text."""
+        classes = [f"{_class(kind)} × {count}" for kind, count in sorted(self.models.items())]
+        return self.work | ({_CLASSES: ", ".join(classes)} if classes else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,17 +132,18 @@ class Comparability:
         """All sentences, the blockers first: for a comparison that was forced."""
         return (*self.blockers, *(item.text for item in self.differences))
 
-    def raise_blockers(self) -> None:
+    def raise_blockers(
+        self,
+        what: str = "these captures cannot be compared",
+        hint: str = "Choose equal parts with --steps or --window, or compare them all the same "
+        "with --force.",
+    ) -> None:
         """Raises UsageError where there is a blocker."""
         if not self.blockers:
             return
         more = len(self.blockers) - _MOST_BLOCKERS
         told = [*self.blockers[:_MOST_BLOCKERS], *([f"({more} more)"] if more > 0 else [])]
-        raise UsageError(
-            f"these captures cannot be compared: {' '.join(told)}",
-            hint="Choose equal parts with --steps or --window, or compare them all the same with "
-            "--force.",
-        )
+        raise UsageError(f"{what}: {' '.join(told)}", hint=hint)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -184,6 +193,7 @@ def read_facts(
         sizes=_sizes(_mapping(record.get("workload"))),
         fingerprint=fingerprint,
         time=_time(record.get("time")),
+        rank=info.rank,
     )
 
 
@@ -333,8 +343,41 @@ def compare_facts(before: Sequence[CaptureFacts], after: Sequence[CaptureFacts])
             *(item for item in differences if item),
             *_unknown(captures),
         ),
-        blockers=(*_copies(captures), *blocking),
+        blockers=(
+            *_copies(captures),
+            *_ranks("The captures before", before),
+            *_ranks("The captures after", after),
+            *blocking,
+        ),
     )
+
+
+def check_run(captures: Sequence[CaptureFacts]) -> Comparability:
+    """What differs among captures that are to be one run: samples of the same code and work.
+
+    Captures are called by their paths.
+    """
+    if len(captures) < 2:
+        return Comparability()
+    facts = {shorter(printable(item.path), _VALUE_WIDTH): item for item in captures}
+    named = _Captures(facts, {"all": tuple(facts)})
+    work = [*_other_work(named)]
+    counts = [item for item in work if item.what == _SCOPES]
+    blocking = [*_other_models(named), *(item.text for item in work if item not in counts)]
+    others = [*counts, *_other_conditions(named), *_other_activities(named), *_unknown(named)]
+    return Comparability(tuple(others), (*_ranks("These captures", captures), *blocking))
+
+
+def _ranks(who: str, captures: Sequence[CaptureFacts]) -> Iterator[str]:
+    """Ranks of one run share its noise: taken for captures they would make any change certain."""
+    ranks = sorted({item.rank for item in captures if item.rank is not None})
+    if len(ranks) > 1:
+        shown = ", ".join(map(str, ranks[:_MOST_VALUES]))
+        shown += ", ..." if len(ranks) > _MOST_VALUES else ""
+        yield (
+            f"{who} are of ranks {shown}: ranks of one run are no samples of "
+            "each other (--by rank shows them)."
+        )
 
 
 def _same_on_both(
@@ -555,7 +598,7 @@ def _unseen(captures: _Captures) -> dict[str, list[str]]:
     tells = {
         _STEPS: [name for name, item in captures.facts.items() if _STEPS in item.work],
         "stages": [name for name, item in captures.facts.items() if any(item.stages)],
-        "classes of the scopes": [name for name, item in captures.facts.items() if item.models],
+        _CLASSES: [name for name, item in captures.facts.items() if item.models],
     }
     names = captures.facts
     return {what: [n for n in names if n not in own] for what, own in tells.items() if own}

@@ -8,16 +8,16 @@ of a side), ``groups`` (what replaced what), ``evidence`` (what is more than noi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from traceq.checks import check, subject_of
 from traceq.columns import FINDING_FIELDS, fields_of
 from traceq.combine import combine
-from traceq.comparability import CaptureFacts, Comparability, compare_facts, read_facts
+from traceq.comparability import Comparability, compare_facts
 from traceq.decompose import by_shape, parts_of
 from traceq.errors import UsageError
 from traceq.evidence import BOUND, LEVEL, Evidence, Finding, weigh
@@ -25,15 +25,19 @@ from traceq.gate import Outcome, parse_condition
 from traceq.groups import Group, Groups, align_captures, align_kernels
 from traceq.library import duckdb_query
 from traceq.maps import JOINED, map_row, parse_map
-from traceq.model import Tally, tally_dict
+from traceq.model import Ints, Tally, tally_dict
 from traceq.names import fold_name, matching_names, shorten
+from traceq.part import Part
 from traceq.reading import Question, Reading, ScopeTotals, read
 from traceq.samples import CPU, Asked, RowKey
 from traceq.stats import LEAST_LEVEL, Interval, Verdict
+from traceq.table import records
 from traceq.trace import Patterns, Trace, not_under_scope
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from traceq.diff_plots import DiffPlots
 
 SCHEMA_VERSION = 2
 """Version of :meth:`Diff.to_dict`; raised when a key changes its meaning or goes away."""
@@ -92,7 +96,8 @@ class Diff:
     ``evidence`` what the samples say of each row, ``outcomes`` what became of the conditions of
     ``fail_if``. ``within`` holds the limits of time as they were
     asked for, and how steps were found on each side. ``warnings`` belong to the result: they are
-    shown wherever it is.
+    shown wherever it is. ``kept`` are the captures of both sides call by call, which pages and
+    plots show; a result that was pickled has lost them.
     """
 
     before: Side
@@ -110,6 +115,7 @@ class Diff:
     within: dict[str, Any]
     outcomes: tuple[Outcome, ...] = ()
     warnings: tuple[str, ...] = ()
+    kept: tuple[tuple[Reading, ...], tuple[Reading, ...]] = field(default=((), ()), compare=False)
 
     @property
     def changes(self) -> pd.DataFrame:
@@ -171,6 +177,59 @@ class Diff:
 
         return to_markdown(pull_request_report(self, show_all=show_all))
 
+    def to_page(self, title: str = "traceq") -> str:
+        """The comparison as one self-contained HTML page: call tree, tables, calls one by one.
+
+        Raises UsageError where the captures are gone (``kept``).
+        """
+        from traceq.render.page import to_page
+        from traceq.report.page import diff_page
+
+        return to_page(title, diff_page(self))
+
+    @property
+    def readings(self) -> tuple[tuple[Reading, ...], tuple[Reading, ...]]:
+        """The captures of both sides. Raises UsageError where they are gone (``kept``)."""
+        if not self.kept[0]:
+            raise UsageError(
+                "this result was pickled, without its captures", hint="Compare them again."
+            )
+        return self.kept
+
+    def calls_of(self, *ops: str) -> tuple[Ints, Ints]:
+        """How long (ns) each call of an op took under the scopes, in all captures of each side.
+
+        Of several ops the calls with none of the others around them. Raises UsageError where the
+        captures are gone (``kept``).
+        """
+        one, other = (
+            [np.zeros(0, np.int64), *(item.calls_of(*ops) for item in side)]
+            for side in self.readings
+        )
+        return np.concatenate(one), np.concatenate(other)
+
+    def ops_matching(self, match: Patterns) -> list[str]:
+        """The ops under the scopes, on either side, of which a name matches.
+
+        Raises PatternError where there is none, UsageError where the captures are gone (``kept``).
+        """
+        names = {name for side in self.readings for item in side for name in item.names}
+        chosen = {fold_name(name) for name in matching_names(_patterns(match), names)}
+        found = [op for op in self.ops["op"] if op in chosen]
+        if not found:
+            raise not_under_scope(match)
+        return found
+
+    @property
+    def plot(self) -> DiffPlots:
+        """Figures of the comparison, as matplotlib's own objects (the extra ``plot``)."""
+        from traceq.diff_plots import DiffPlots
+
+        return DiffPlots(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"kept": ((), ())}
+
     def __repr__(self) -> str:
         from traceq.report import diff_report
 
@@ -191,8 +250,8 @@ ADDED = tuple(field.name for field in FINDING_FIELDS)
 
 
 def diff(
-    before: Trace | Sequence[Trace],
-    after: Trace | Sequence[Trace],
+    before: Trace | Part | Iterable[Trace | Part],
+    after: Trace | Part | Iterable[Trace | Part],
     *,
     under: Patterns = None,
     match: Patterns = None,
@@ -205,7 +264,7 @@ def diff(
     bound: float = BOUND,
     force: bool = False,
 ) -> Diff:
-    """Compare open traces: one capture a side, or several.
+    """Compare open traces: one capture a side, or several; or parts of them, all chosen alike.
 
     ``under`` limits both sides to what is below matching slices, ``match`` keeps only ops that
     match on either side, each of ``maps`` (``OLD=>NEW``, two patterns) puts a replaced op and its
@@ -214,12 +273,12 @@ def diff(
     see :meth:`Trace.windows`. ``level`` is the share of comparisons of unchanged code in which any
     row may be declared changed, ``bound`` the relative change within which a row is the same.
     Raises PatternError where a pattern matches nothing, UsageError where the captures cannot be
-    compared (other work, other model), unless ``force`` is set.
+    compared (other work, other model), unless ``force`` is set, and for parts that differ.
     """
-    question = Question(under=_patterns(under), steps=steps, skip_first=skip_first, window=window)
-    sides = [[before] if isinstance(before, Trace) else [*before]]
-    sides += [[after] if isinstance(after, Trace) else [*after]]
-    one, other = ([read(trace, question) for trace in side] for side in sides)
+    asked = Question(under=_patterns(under), steps=steps, skip_first=skip_first, window=window)
+    sides = _parts_of(before), _parts_of(after)
+    question = _question_of([*sides[0], *sides[1]], asked)
+    one, other = ([read(part.trace, question) for part in side] for side in sides)
     return compare(
         one,
         other,
@@ -231,6 +290,44 @@ def diff(
         bound=bound,
         force=force,
     )
+
+
+def _parts_of(side: Trace | Part | Iterable[Trace | Part]) -> list[Part]:
+    """The captures of a side, as parts; a trace is its whole. Raises UsageError for others."""
+    is_one = isinstance(side, (str, Trace, Part)) or not isinstance(side, Iterable)
+    items: Iterable[object] = (side,) if is_one else cast("Iterable[object]", side)
+    found = []
+    for item in items:
+        if not isinstance(item, (Trace, Part)):
+            raise UsageError(
+                f"{item!r} is no open trace", hint="Open its file first: traceq.open(PATH)."
+            )
+        found.append(item if isinstance(item, Part) else item.whole)
+    return found
+
+
+def _question_of(parts: Sequence[Part], asked: Question) -> Question:
+    """What is asked of all parts: what they were chosen by, or the options of :func:`diff`."""
+    choices = {(part.levels, part.step_range, part.is_without_first, part.span) for part in parts}
+    if choices <= {_WHOLE}:
+        return asked
+    if len(choices) > 1 or (asked.under, *asked.limits.values()) != _WHOLE:
+        raise UsageError(
+            "the parts to compare were not chosen alike",
+            hint="Choose the same of each, or give traces, and under=, steps=, ... to diff().",
+        )
+    ((levels, steps, skip_first, window),) = choices
+    if len(levels) > 1:
+        raise UsageError(
+            "parts under several levels of scopes cannot be compared",
+            hint="Chain one under() alone: that of the innermost scopes.",
+        )
+    under = levels[0] if levels else ()
+    return Question(under=under, steps=steps, skip_first=skip_first, window=window)
+
+
+_WHOLE = ((), None, False, None)
+"""The choices of a part that is the whole trace."""
 
 
 def compare(
@@ -250,7 +347,7 @@ def compare(
     _check_limits(level, bound)
     if not before or not after:
         raise UsageError("a side has no capture", hint="Give at least one trace before and after.")
-    comparability = compare_facts([_facts(r) for r in before], [_facts(r) for r in after])
+    comparability = compare_facts([r.facts for r in before], [r.facts for r in after])
     if not force:
         comparability.raise_blockers()
     groups, kernel_groups = align_captures(before, after), align_kernels(before, after)
@@ -281,6 +378,7 @@ def compare(
         within=_limits(before[0], after[0], question),
         outcomes=tuple(check(item, before, after, evidence) for item in subjects),
         warnings=(*comparability.warnings, *_mixed(groups), *_doubts(before, after)),
+        kept=(tuple(before), tuple(after)),
     )
 
 
@@ -297,30 +395,14 @@ def _patterns(patterns: Patterns) -> tuple[str, ...]:
     return (patterns,) if isinstance(patterns, str) else tuple(patterns or ())
 
 
-def _facts(capture: Reading) -> CaptureFacts:
-    """What is known of a capture; only what has scopes on both sides can be compared by them."""
-    trace = capture.trace
-    if trace.facts is None:  # loaded by another program
-        return CaptureFacts(capture.path, scopes=capture.totals.scopes)
-    return read_facts(
-        trace.facts,
-        names=capture.outline.name if capture.under else (),
-        scopes=capture.totals.scopes,
-        activities=capture.totals.gpu_here.activities,
-        stages=("",) * capture.steps,
-        fingerprint=trace.fingerprint,
-        is_part=capture.windows is not None,
-    )
-
-
 def _limits(before: Reading, after: Reading, question: Question) -> dict[str, Any]:
     by_steps = question.steps is not None or question.skip_first
     captures = {"before": before, "after": after}
     found: dict[str, Any] = dict(question.limits)
     for side, item in captures.items():
-        found[f"steps_{side}"] = item.trace.step_source if by_steps else None
+        found[f"steps_{side}"] = item.step_source if by_steps else None
     for side, item in captures.items():
-        found[f"spans_{side}"] = None if item.windows is None else len(item.windows.start)
+        found[f"spans_{side}"] = item.spans
     return found
 
 
@@ -339,7 +421,7 @@ def _mixed(groups: Groups) -> list[str]:
 
 def _doubts(before: Sequence[Reading], after: Sequence[Reading]) -> list[str]:
     captures = {item.path: item for item in (*before, *after)}
-    return [f"{path}: {text}" for path, item in captures.items() for text in item.trace.doubts()]
+    return [f"{path}: {text}" for path, item in captures.items() for text in item.doubts]
 
 
 # Tables -----------------------------------------------------------------------------------
@@ -450,7 +532,7 @@ def _keep_matching(
     table: pd.DataFrame, match: Patterns, captures: Sequence[Reading]
 ) -> pd.DataFrame:
     """Keep rows of which a raw or folded name is chosen, on either side. Raises PatternError."""
-    names = {name for item in captures for name in item.trace.names}
+    names = {name for item in captures for name in item.names}
     chosen = {fold_name(name) for name in matching_names(_patterns(match), names)}
 
     def is_chosen(ops: str | None) -> bool:
@@ -536,18 +618,3 @@ def _groups_dict(groups: Groups, evidence: Evidence, family: str) -> dict[str, A
     unchanged = groups.unchanged.to_dict()
     kept = {key: value for key, value in unchanged.items() if key.startswith(("time", "gpu"))}
     return {"rows": rows, "unchanged": kept, "scopes_alone": list(groups.alone)}
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain data, absent values as None."""
-    columns = [_plain(table.iloc[:, place]) for place in range(table.shape[1])]
-    names = [str(name) for name in table.columns]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _plain(column: pd.Series[Any]) -> list[Any]:
-    values = column.tolist()
-    missing = column.isna().to_numpy()
-    if missing.any():
-        values = [None if gone else v for v, gone in zip(values, missing.tolist(), strict=True)]
-    return [value.item() if isinstance(value, np.generic) else value for value in values]

@@ -54,3 +54,7 @@ class CaptureError(TraceqError):
 
 class CaptureWarning(UserWarning):
     """A capture was made, but not as asked for; its record's notes hold it too."""
+
+
+class HistoryError(TraceqError):
+    """The history cannot be read or written, or holds no such run."""

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traceq.calltree import NONE, depths
-from traceq.model import Ints
+from traceq.model import Bools, Ints
 from traceq.reading import Reading
 from traceq.scopes import MODULE
 
 MOST_NODES = 6_000
-"""So many nodes are kept: those with most time."""
+"""A tree has no more nodes than that: those with most time, and the rest in sums."""
 
 OP, MODULE_KIND, KERNEL, REST, ROOT = range(5)
 """Kinds of nodes; REST stands for smaller ones."""
@@ -33,7 +33,8 @@ class Flame:
 
     ``name`` indexes ``names``, ``parent`` is -1 for the root. Of each side, ``calls`` (of kernels:
     activities), ``cpu`` and ``gpu`` (ns, children included) are sums over its ``captures``; arrays
-    (2, nodes). ``folded`` is the number of nodes that a REST stands for.
+    (2, nodes). The root has the time of the scopes, or, without any, that of all threads.
+    ``folded`` is the number of nodes that a REST stands for, which has calls and activities alike.
     """
 
     names: tuple[str, ...]
@@ -72,32 +73,40 @@ def grow_flame(before: Sequence[Reading], after: Sequence[Reading] = ()) -> Flam
         for side, items in enumerate((before, after))
         for item in items
     ]
-    flame = _merged(captures, labels, len(words.ops.ops), (len(before), len(after)))
+    root = "all scopes" if before[0].under else "whole trace"
+    flame = _merged(captures, [*labels, root], len(words.ops.ops), (len(before), len(after)))
+    for side, items in enumerate((before, after)):  # with what no launch in a trace explains
+        flame.gpu[side, 0] = sum(item.totals.gpu_here.total for item in items)
     return _pruned(flame, MOST_NODES)
 
 
 def _capture(reading: Reading, side: int, ops: int) -> _Capture:
     outline, work = reading.outline, reading.work
     count = len(outline)
-    parent = np.concatenate([outline.parent, work.node])
+    # In a whole trace a step is a scope, and below the frame that it is in all the same.
+    around = outline.parent if reading.under else outline.around
+    parent = np.concatenate([around, work.node])
     label = np.concatenate([outline.op, ops + work.short])
     own_gpu = np.concatenate([np.zeros(count, np.int64), work.dur])
-    # What overlaps its siblings on a lane of its own is no part of the time of what is around.
-    cpu = np.concatenate([np.where(outline.on_lane, outline.dur, 0), np.zeros_like(work.dur)])
+    cpu = np.concatenate([reading.own_time, np.zeros_like(work.dur)])
     depth = depths(parent)
     order = np.argsort(depth, kind="stable")
     levels = np.split(order, np.cumsum(np.bincount(depth))[:-1]) if len(depth) else []
     gpu = own_gpu.copy()
     for level in reversed(levels[1:]):
         np.add.at(gpu, parent[level], gpu[level])
+        np.add.at(cpu, parent[level], cpu[level])
     return _Capture(side, parent, label, cpu, gpu, np.full(len(parent), NONE, np.int64), levels)
 
 
 def _merged(
     captures: Sequence[_Capture], labels: Sequence[str], ops: int, sides: tuple[int, int]
 ) -> Flame:
-    """Merge level by level: nodes of one merged parent and one label are one."""
-    parents, names = [np.array([NONE])], [np.array([len(labels)])]
+    """Merge level by level: nodes of one merged parent and one label are one.
+
+    The last of the labels is that of the root.
+    """
+    parents, names = [np.array([NONE])], [np.array([len(labels) - 1])]
     sums = {key: [np.zeros((2, 1), np.int64)] for key in MEASURES}
     total = 1
     for depth in range(max((len(item.levels) for item in captures), default=0)):
@@ -123,13 +132,11 @@ def _merged(
     for key in ("cpu", "gpu"):
         for side in range(2):
             whole[key][side, 0] = whole[key][side, parent == 0].sum()
-    is_module = np.array([text.startswith(MODULE) for text in labels] + [False])
+    is_module = np.array([text.startswith(MODULE) for text in labels])
     kind = np.where(name >= ops, KERNEL, np.where(is_module[name], MODULE_KIND, OP))
     kind[0] = ROOT
     folded = np.zeros(len(name), np.int64)
-    return Flame(
-        (*labels, "all scopes"), name, parent, kind, **whole, folded=folded, captures=sides
-    )
+    return Flame(tuple(labels), name, parent, kind, **whole, folded=folded, captures=sides)
 
 
 def _add(
@@ -157,36 +164,67 @@ def _pruned(flame: Flame, most: int) -> Flame:
     """The tree with the nodes of most time; those left out are one REST below each parent."""
     if len(flame) <= most:
         return flame
-    weight = _weight(flame)
-    order = np.argsort(-weight, kind="stable")
-    keep = np.zeros(len(flame), np.bool_)
-    keep[order[: most // 2]] = True  # a node weighs no more than its parent, but for overlaps
-    keep[0] = True
-    for node in range(len(flame) - 1, 0, -1):
-        if keep[node]:
-            keep[flame.parent[node]] = True
+    keep = _kept(flame, most)
+    owner_of, top = _owners(flame.parent, keep)
     gone = np.flatnonzero(~keep)
-    tops = gone[keep[flame.parent[gone]]]
-    place = np.cumsum(keep) - 1
-    kept = np.flatnonzero(keep)
+    tops, kept = np.flatnonzero(top), np.flatnonzero(keep)
     owners, owner = np.unique(flame.parent[tops], return_inverse=True)
     rest = {
         key: np.concatenate(
             [getattr(flame, key)[:, kept], _sums(getattr(flame, key)[:, tops], owner, len(owners))],
             axis=1,
         )
-        for key in MEASURES
+        for key in ("cpu", "gpu")
     }
+    calls = _sums(flame.calls[:, gone], np.searchsorted(owners, owner_of[gone]), len(owners))
+    place = np.cumsum(keep) - 1
     parent = np.where(flame.parent[kept] >= 0, place[flame.parent[kept]], NONE)
+    folded = np.bincount(owner_of[gone], minlength=len(flame))[owners]
     return Flame(
         names=(*flame.names, "smaller"),
         name=np.concatenate([flame.name[kept], np.full(len(owners), len(flame.names))]),
         parent=np.concatenate([parent, place[owners]]),
         kind=np.concatenate([flame.kind[kept], np.full(len(owners), REST)]),
+        calls=np.concatenate([flame.calls[:, kept], calls], axis=1),
         **rest,
-        folded=np.concatenate([flame.folded[kept], np.bincount(owner, minlength=len(owners))]),
+        folded=np.concatenate([flame.folded[kept], folded]),
         captures=flame.captures,
     )
+
+
+def _kept(flame: Flame, most: int) -> Bools:
+    """Marks as many nodes as there is room for, with one more for the rest below each parent."""
+    order = np.argsort(-_weight(flame), kind="stable")
+    low, high = 0, most
+    while low < high:
+        count = (low + high + 1) // 2
+        keep = _closed(flame.parent, order[:count])
+        _, top = _owners(flame.parent, keep)
+        size = np.count_nonzero(keep) + len(np.unique(flame.parent[top]))
+        low, high = (count, high) if size <= most else (low, count - 1)
+    return _closed(flame.parent, order[:low])
+
+
+def _closed(parent: Ints, nodes: Ints) -> Bools:
+    """Marks some nodes and all that is around them: one may weigh more than its parent."""
+    keep = np.zeros(len(parent), np.bool_)
+    keep[0] = True
+    while len(nodes):
+        keep[nodes] = True
+        nodes = np.unique(parent[nodes])
+        nodes = nodes[(nodes >= 0) & ~keep[nodes]]
+    return keep
+
+
+def _owners(parent: Ints, keep: Bools) -> tuple[Ints, Bools]:
+    """The nearest node around each that is kept, and marks of the outermost that are not."""
+    owner = np.arange(len(parent))
+    owner[~keep] = parent[~keep]
+    while not keep[owner].all():
+        owner = np.where(keep[owner], owner, parent[owner])
+    top = ~keep
+    top[top] = keep[parent[top]]
+    return owner, top
 
 
 def _weight(flame: Flame) -> NDArray[np.float64]:

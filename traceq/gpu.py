@@ -15,29 +15,12 @@ import numpy as np
 import pandas as pd
 
 from traceq.calltree import NONE, CallTree, nearest, sum_by
-from traceq.model import Bools, Ints, SliceTable
+from traceq.categories import RUNTIME
+from traceq.model import Bools, ForwardOps, Ints, Launches, SliceTable
 from traceq.timeline import busy_by_group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
-"""What counts as GPU time. The GPU's copies of labels (gpu_user_annotation) span kernels and are
-never summed with them; synchronisation marks (cuda_sync) are no work."""
-
-RUNTIME = (
-    "cuda_runtime",
-    "cuda_driver",
-    "hip_runtime",
-    "hip_driver",
-    "xpu_runtime",
-    "xpu_driver",
-    "privateuse1_runtime",
-    "privateuse1_driver",
-    "mtia_runtime",
-)
-"""Calls into the GPU's runtime and driver: the op that launches is the slice around these."""
-
 
 BACKWARD_NODE = "autograd::engine::evaluate_function: "
 """Begins the name of the op that runs one node of autograd's graph."""
@@ -77,35 +60,27 @@ class Activities:
         return Activities(*(getattr(self, name)[chosen] for name in self.__slots__))
 
 
-def join_activities(
-    slices: SliceTable,
-    ids: Ints,
-    launch: Ints,
-    device: Ints,
-    stream: Ints,
-    *,
-    links: tuple[Ints, Ints],
-) -> Activities:
-    """Join activities, and the calls that launched them, with the ops around and behind these.
-
-    ``links`` pairs backward ops with forward ops; all are slice ids, -1 for none.
-    """
+def join_activities(slices: SliceTable, launches: Launches, forward_ops: ForwardOps) -> Activities:
+    """Join activities, and the calls that launched them, with the ops around and behind these."""
     forward_of = np.full(len(slices) + 1, NONE, np.int64)
-    forward_of[links[0]] = links[1]
-    backward = at(nearest(slices.parent, forward_of[:-1] >= 0), launch)
+    forward_of[forward_ops.id] = forward_ops.forward
+    launch = launches.launch
+    backward = np.full(len(launch), NONE, np.int64)
+    if len(forward_ops.id):
+        backward = at(nearest(slices.parent, forward_of[:-1] >= 0), launch)
     op = at(nearest(slices.parent, ~slices.of_category(*RUNTIME)), launch)
     # A launch at the top of its thread, around which there is no op, stands for itself.
     op = np.where((op < 0) & (launch >= 0), launch, op)
     return Activities(
-        id=ids,
-        ts=slices.ts[ids],
-        dur=slices.dur[ids],
+        id=launches.id,
+        ts=slices.ts[launches.id],
+        dur=slices.dur[launches.id],
         launch=launch,
         op=op,
         forward=forward_of[backward],
         backward=backward,
-        device=device,
-        stream=stream,
+        device=launches.device,
+        stream=launches.stream,
     )
 
 

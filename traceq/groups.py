@@ -42,8 +42,8 @@ class Pairing:
     """Two captures, aligned: what the groups of ``alignment`` took before and after.
 
     ``instances`` tells in how many pairs of scopes each group is, ``possible`` of how many,
-    ``enough`` whether that is no accident, ``ops`` all ops in it, at its top and below; ``number``
-    is that of each group by its key.
+    ``enough`` whether that is no accident, ``ops`` all ops in it, at its top and below, ``around``
+    those that it is in; ``number`` is that of each group by its key.
     """
 
     alignment: Alignment
@@ -53,6 +53,7 @@ class Pairing:
     possible: Ints
     enough: NDArray[np.bool_]
     ops: tuple[frozenset[str], ...]
+    around: tuple[frozenset[str], ...]
     number: Mapping[GroupKey, int]
 
 
@@ -129,13 +130,15 @@ class Groups:
     """All groups of a comparison, those with most change of time first; and what is unchanged.
 
     ``unchanged`` has the form of a group; ``alone`` are the numbers of scopes without a counterpart
-    in the first pair of captures. ``steady_ops`` are the ops in groups that are no accident.
+    in the first pair of captures. ``steady_ops`` are the ops in groups that are no accident,
+    ``ops_around`` those that such a group is in.
     """
 
     rows: tuple[Group, ...]
     unchanged: Group
     alone: tuple[int, int]
     steady_ops: frozenset[str]
+    ops_around: frozenset[str] = frozenset()
 
 
 Outlines = Callable[[Reading], Outline]
@@ -194,6 +197,7 @@ def _pair(
         possible=possible,
         enough=enough,
         ops=_ops(found, one, other, words),
+        around=_around(found, one, other, words),
         number={key: index for index, key in enumerate(found.keys)},
     )
 
@@ -208,6 +212,26 @@ def _ops(
         size = len(words)
         for pair in np.unique(group[inside] * size + outline.op[inside]).tolist():
             ops[pair // size].add(words[pair % size])
+    return tuple(map(frozenset, ops))
+
+
+def _around(
+    found: Alignment, before: Outline, after: Outline, words: Sequence[str]
+) -> tuple[frozenset[str], ...]:
+    """The ops that have each group below them, outwards from the nodes at its tops."""
+    ops: list[set[str]] = [set() for _ in found.keys]
+    size = len(words)
+    for outline, placed in ((before, found.before), (after, found.after)):
+        tops, count = placed.sign > 0, max(len(outline), 1)
+        group, node = placed.group[tops], outline.parent[placed.node[tops]]
+        while len(node):
+            inside = node >= 0
+            group, node = group[inside], node[inside]
+            place = np.unique(group * count + node)
+            group, node = place // count, place % count
+            for pair in np.unique(group * size + outline.op[node]).tolist():
+                ops[pair // size].add(words[pair % size])
+            node = outline.parent[node]
     return tuple(map(frozenset, ops))
 
 
@@ -310,12 +334,20 @@ def _merge(pairings: Sequence[Pairing], before: int, after: int) -> Groups:
     first = pairings[0].alignment.alone
     rows = sorted(groups.values(), key=lambda item: -item.weight)
     return Groups(
-        tuple(rows), unchanged, (len(first[0]), len(first[1])), _steady_ops(pairings, groups)
+        tuple(rows),
+        unchanged,
+        (len(first[0]), len(first[1])),
+        _of_steady(pairings, groups, lambda item: item.ops),
+        _of_steady(pairings, groups, lambda item: item.around),
     )
 
 
-def _steady_ops(pairings: Sequence[Pairing], groups: Mapping[GroupKey, Group]) -> frozenset[str]:
-    rows = (row for item in pairings for row in zip(item.alignment.keys, item.ops, strict=True))
+def _of_steady(
+    pairings: Sequence[Pairing],
+    groups: Mapping[GroupKey, Group],
+    ops_of: Callable[[Pairing], tuple[frozenset[str], ...]],
+) -> frozenset[str]:
+    rows = (row for item in pairings for row in zip(item.alignment.keys, ops_of(item), strict=True))
     return frozenset(op for key, ops in rows if groups[key].is_steady for op in ops)
 
 

@@ -25,13 +25,15 @@ class Layout:
     """Where everything goes.
 
     ``order`` lists slice indices by time, parents before children; ``lane`` gives each slice's
-    lane on its track (0: the track itself); ``parent_override`` pairs slices that could not stay
-    below their innermost container on the same lane with that container; ``flow_source`` and
-    ``flow_sink`` are the slices that each arrow joins.
+    lane on its track (0: the track itself); ``parent`` is the innermost slice of its track that
+    contains it (-1: none); ``parent_override`` pairs slices that could not stay below that
+    container on the same lane with it; ``flow_source`` and ``flow_sink`` are the slices that each
+    arrow joins.
     """
 
     order: Ints
     lane: Ints
+    parent: Ints
     parent_override: dict[int, int]
     flow_source: Ints
     flow_sink: Ints
@@ -41,14 +43,13 @@ def arrange(data: TraceData) -> Layout:
     """Lay a trace out, and tell its ledger about overflow lanes and unbound flows."""
     slices = data.slices
     order = time_order(slices)
-    lane = np.zeros(len(slices), np.int64)
-    overrides: dict[int, int] = {}
+    nesting = _Nesting(np.zeros(len(slices), np.int64), np.full(len(slices), -1, np.int64), {})
     by_track = _split_by_track(slices, order)
     for members in by_track.values():
-        _assign_lanes(slices, members, lane, overrides)
-    _count_overflow(data, lane)
+        _assign_lanes(slices, members, nesting)
+    _count_overflow(data, nesting.lane)
     source, sink = _bind_flows(data, by_track, order)
-    return Layout(order, lane, overrides, source, sink)
+    return Layout(order, nesting.lane, nesting.parent, nesting.overrides, source, sink)
 
 
 def time_order(slices: Slices) -> Ints:
@@ -90,9 +91,20 @@ def number_densely(values: Ints) -> tuple[Ints, Ints]:
 # Lanes ------------------------------------------------------------------------------------
 
 
-def _assign_lanes(slices: Slices, members: Ints, lane: Ints, overrides: dict[int, int]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Nesting:
+    """Lanes, parents and overrides of all slices, filled track by track."""
+
+    lane: Ints
+    parent: Ints
+    overrides: dict[int, int]
+
+
+def _assign_lanes(slices: Slices, members: Ints, nesting: _Nesting) -> None:
     """Find the stretches of one track that do not nest, and spread these over lanes."""
     ts, end = slices.ts[members], slices.ts[members] + slices.dur[members]
+    holder = _holders(ts, end)
+    nesting.parent[members] = np.where(holder >= 0, members[holder], -1)
     misfits = _misfits(ts, end)
     if not misfits.any():
         return
@@ -104,7 +116,35 @@ def _assign_lanes(slices: Slices, members: Ints, lane: Ints, overrides: dict[int
     for number in np.unique(stretch[misfits]).tolist():
         first, last = np.searchsorted(stretch, (number, number + 1))
         part = slice(int(first), int(last))
-        _spread(members[part].tolist(), ts[part].tolist(), end[part].tolist(), lane, overrides)
+        _spread(members[part].tolist(), ts[part].tolist(), end[part].tolist(), nesting)
+
+
+def _holders(ts: Ints, end: Ints) -> Ints:
+    """The position of the innermost container of each slice of a track that nests; -1 for none.
+
+    Sorted by start and longest first. A slice is held by the last one before it that is one level
+    less deep; one without length by the one of its very time before it, or by what is open then.
+    """
+    found = np.full(len(ts), -1, np.int64)
+    long, short = np.flatnonzero(end > ts), np.flatnonzero(end == ts)
+    ends = np.sort(end[long])
+    depth = np.arange(len(long)) + 1 - np.searchsorted(ends, ts[long], side="right")
+    small = int(depth.max(initial=0)) < 1 << 16
+    by_depth = np.argsort(depth.astype(np.uint16) if small else depth, kind="stable")
+    size, owner = len(ts), long[by_depth]
+    places = depth[by_depth] * size + owner  # rising
+    found[owner] = _last_below(places, owner, places - size)
+    open_then = np.searchsorted(long, short) - np.searchsorted(ends, ts[short], side="right")
+    found[short] = _last_below(places, owner, open_then * size + short)
+    chained = short[1:][(np.diff(short) == 1) & (np.diff(ts[short]) == 0)]
+    found[chained] = chained - 1
+    return found
+
+
+def _last_below(places: Ints, owner: Ints, limit: Ints) -> Ints:
+    """The owner of the last place below each limit; -1 where there is none."""
+    at = np.searchsorted(places, limit) - 1
+    return np.where(at >= 0, owner[at], -1) if len(owner) else np.full(len(limit), -1, np.int64)
 
 
 def _misfits(ts: Ints, end: Ints) -> Bools:
@@ -137,15 +177,14 @@ def _position_in_run(values: Ints) -> Ints:
     return position + 1 - np.maximum.accumulate(np.where(starts, position, 0))
 
 
-def _spread(
-    members: list[int], ts: list[int], end: list[int], lane: Ints, overrides: dict[int, int]
-) -> None:
+def _spread(members: list[int], ts: list[int], end: list[int], nesting: _Nesting) -> None:
     """Lay one stretch of a track out on lanes; members are sorted by start, longest first."""
     lanes = _Lanes(ts, end)
     for position in range(len(members)):
         lanes.place(position)
-    lane[members] = lanes.lane_of
-    overrides.update(
+    nesting.lane[members] = lanes.lane_of
+    nesting.parent[members] = [members[item] if item >= 0 else -1 for item in lanes.container_of]
+    nesting.overrides.update(
         (members[position], members[container]) for position, container in lanes.overrides.items()
     )
 
@@ -160,6 +199,7 @@ class _Lanes:
 
     def __init__(self, ts: list[int], end: list[int]) -> None:
         self.lane_of: list[int] = []
+        self.container_of: list[int] = []
         self.overrides: dict[int, int] = {}
         self._ts, self._end = ts, end
         self._stacks: list[list[int]] = [[]]  # open slices of each lane, outermost first
@@ -173,6 +213,7 @@ class _Lanes:
             while stack and self._ended(stack[-1], start):
                 stack.pop()
         container = max(self._innermost(stack, stop) for stack in self._stacks)
+        self.container_of.append(container)
         lane = self.lane_of[container] if container >= 0 else 0
         self.lane_of.append(lane)
         stack = self._stacks[lane]

@@ -6,14 +6,17 @@ in its comments. Running them is left to ``trace`` and the engine.
 
 from __future__ import annotations
 
+import math
+import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from traceq.errors import UsageError
 from traceq.model import Field
 
 PACKAGE = "traceq"
@@ -69,15 +72,28 @@ def portable_modules() -> Mapping[str, str]:
     }
 
 
-def ui_query(name: str, under: str) -> str:
-    """The text of queries/ui/<name>.sql for one GLOB pattern: to be pasted into the Perfetto UI."""
+def ui_query(name: str, under: Sequence[str]) -> str:
+    """The text of queries/ui/<name>.sql for GLOB patterns: to be pasted into the Perfetto UI."""
     text = (query_folder() / "ui" / f"{name}.sql").read_text(encoding="utf-8")
-    return text.replace("$under", quote(under)).rstrip()
+    scopes = " OR ".join(f"a.name GLOB {quote(pattern)}" for pattern in under)
+    return text.replace("$is_scope", f"({scopes})" if len(under) > 1 else scopes).rstrip()
 
 
 def duckdb_query(name: str) -> str:
     """The text of queries/duckdb/<name>.sql: joins over tables that came out of the engine."""
     return (query_folder() / "duckdb" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def history_query(name: str) -> str:
+    """The text of queries/history/<name>.sql: over the tables of a history."""
+    return (query_folder() / "history" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def history_migrations() -> list[str]:
+    """What brings a history from each version of its schema to the next: 001.sql, 002.sql ..."""
+    folder = query_folder() / "history"
+    found = {item.name: item for item in folder.iterdir() if re.fullmatch(r"\d{3}\.sql", item.name)}
+    return [found[name].read_text(encoding="utf-8") for name in sorted(found)]
 
 
 @cache
@@ -145,6 +161,114 @@ def quote(text: str) -> str:
     "'it''s'"
     """
     return "'" + text.replace("'", "''") + "'"
+
+
+_GAP = r"(?:\s|--[^\n]*\n|/\*.*?\*/)+"
+_BOUND = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|--[^\n]*|/\*.*?(?:\*/|\Z)"""
+    r"""|(?<![\w$])\$(?P<name>\w+)|(?P<end>;)|\bCREATE"""
+    + _GAP
+    + rf"(?:OR{_GAP}REPLACE{_GAP})?PERFETTO{_GAP}(?:FUNCTION|MACRO)\b(?P<arguments>.*?)\bRETURNS\b",
+    re.DOTALL | re.IGNORECASE,
+)
+"""A value's place, or what may hold a dollar that is none: texts, identifiers, comments; and where
+the body of a function or macro begins, which has arguments of its own, and where it ends."""
+
+_LARGEST = 2**63
+_MAGIC = slice(8, 12)
+
+
+def check_database(path: str | Path) -> None:
+    """Raises UsageError for what is no DuckDB file of this machine, and no place for a new one.
+
+    DuckDB itself would take other files for data, and some names for services on a network.
+    """
+    text, file = str(path), Path(path)
+    if text.startswith(":") or re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:", text):
+        raise UsageError(f"{text!r} is no file", hint="Name a DuckDB file, or a new one.")
+    try:
+        if not file.exists():
+            return
+        if not file.is_file():
+            raise UsageError(f"{text}: is no file", hint="Name a DuckDB file, or a new one.")
+        with file.open("rb") as opened:
+            head = opened.read(_MAGIC.stop)
+    except OSError as error:
+        raise UsageError(
+            f"{text}: cannot be read: {error.strerror}", hint="Name another DuckDB file."
+        ) from error
+    if head and head[_MAGIC] != b"DUCK":
+        raise UsageError(f"{text}: is no DuckDB database", hint="Name a DuckDB file, or a new one.")
+
+
+def bind(query: str, params: Mapping[str, str | int | float | None]) -> str:
+    """SQL with values, as literals, in the places of ``$name``.
+
+    In the body of a function or macro of PerfettoSQL its own arguments stay. Raises UsageError for
+    a place without a value, and for a value without a place.
+
+    >>> bind("SELECT $name, '$name'", {"name": "it's"})
+    "SELECT 'it''s', '$name'"
+    """
+    if not isinstance(params, Mapping):
+        raise UsageError(
+            f"values for a query come by name, not as {type(params).__name__}",
+            hint='Write $NAME in the query, and give a dict: {"NAME": value}.',
+        )
+    used: set[str] = set()
+    body: str | None = None  # the arguments of the function that a match is in
+
+    def put(match: re.Match[str]) -> str:
+        nonlocal body
+        name = match["name"]
+        if name is None:
+            body = None if match["end"] else match["arguments"] or body
+            return match[0]
+        # What is no argument of it either, the engine refuses.
+        if body is not None and (name not in params or re.search(rf"\b{name}\b", body)):
+            return match[0]
+        used.add(name)
+        return _literal(name, _value_of(name, params))
+
+    text = _BOUND.sub(put, query)
+    if left := sorted(map(str, params.keys() - used)):
+        raise UsageError(
+            f"the query has no ${left[0]}", hint="Write $NAME where the value is to stand."
+        )
+    return text
+
+
+def _value_of(
+    name: str, params: Mapping[str, str | int | float | None]
+) -> str | int | float | None:
+    if name not in params:
+        raise UsageError(
+            f"${name} has no value",
+            hint=f"Give one, trace.sql(query, {{'{name}': ...}}), or quote it as text: '${name}'.",
+        )
+    return params[name]
+
+
+def _literal(name: str, value: str | int | float | None) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str) and "\0" not in value and _is_text(value):
+        return quote(value)
+    # In parentheses: a minus before a negative number would begin a comment.
+    if isinstance(value, numbers.Integral) and abs(int(value)) < _LARGEST:
+        return f"({int(value)})"
+    is_fraction = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+    if is_fraction and math.isfinite(float(value)):
+        return f"({float(value)!r})"
+    raise UsageError(f"${name} has no value that SQL knows", hint="Give text, a number, or None.")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def op_names_module(ops: Mapping[str, str]) -> str:

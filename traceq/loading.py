@@ -1,7 +1,7 @@
 """Opens traces: from a file, or an engine that runs already, to a :class:`Trace`.
 
-Reads, lays out, re-encodes, loads, and proves that everything has arrived. What a trace answers is
-in ``trace``.
+Reads, lays out, joins and re-encodes; loads an engine where one is needed, and proves that
+everything has arrived there. What a trace answers is in ``trace``.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from traceq import fxt, library
-from traceq.engine import Engine, open_engine, open_remote
+from traceq.engine import DeferredEngine, Engine, open_engine, open_remote, open_wasm
 from traceq.errors import EngineError, QueryError, UsageError
 from traceq.info import describe
+from traceq.joins import join
+from traceq.kept import KeptTrace
 from traceq.kineto import ArgSelection, read_trace
 from traceq.layout import Layout, arrange, number_densely
-from traceq.model import Ledger, SliceTable, TraceData
+from traceq.model import Ledger, TraceData
 from traceq.names import fold_name
+from traceq.progress import Progress, in_notebook
+from traceq.stored import StoredTrace
 from traceq.trace import Trace
 
 RUNNING_PREFIX = "tp://"
 """``tp://localhost:9001`` or ``tp://name``: the trace that a running trace_processor holds."""
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done so far, in all; 0 where that is unknown)."""
-
 
 _LARGE_TRACE = 6_000_000
 """Slices from which on the 32-bit engine (4 GB, about 430 bytes a slice) may not do."""
@@ -46,13 +46,18 @@ def open_trace(
     timeout: float | None = None,
     progress: Progress | None = None,
     notify: Callable[[str], None] = _log.warning,
+    cache: bool = True,
 ) -> Trace:
     """Open a trace file, ``-`` for standard input, or ``tp://…`` for a running engine's trace.
 
-    ``engine``: ``wasm`` (default), ``wasm64``, ``shell`` or ``shell:PATH``; ``args``: the
+    ``engine``: ``wasm`` (default), ``wasm64``, ``shell`` or ``shell:PATH``. It starts with the
+    first :meth:`Trace.sql`; one that is named here or in ``TRACEQ_ENGINE`` starts at once, and all
+    tables are made of what it answers: the same, later. ``args``: the
     arguments of events to carry; ``timeout``: seconds that one query may take; ``progress`` is
-    called with (stage, done, in all), ``notify`` with a sentence where something takes long once.
-    Raises TraceReadError for what is no trace, EngineError where the engine cannot be had.
+    called with (stage, done, in all; without it a notebook shows a bar for large files), ``notify``
+    with a sentence where something takes long once. With ``cache`` what is read of a file is kept
+    (``traceq cache``), and found there the next time. Raises TraceReadError for what is no trace,
+    EngineError where the engine cannot be had.
 
     >>> with open_trace("sample_traces/flatten-0.json.gz") as trace:
     ...     trace.ledger.total.read
@@ -62,8 +67,13 @@ def open_trace(
     if name.startswith(RUNNING_PREFIX):
         return _attach(name, timeout)
     engine = _engine_name(engine)
-    data = read_trace(path, args=args, progress=_stage(progress, "reading"))
-    return _load(data, name, engine, timeout, progress, notify)
+    kept = KeptTrace.of(path, args) if cache and engine is None else None
+    stored = kept.read(name) if kept else None
+    if kept and stored:
+        return _reopen(kept, stored, name, timeout, notify)
+    with in_notebook(name) if progress is None else nullcontext(progress) as told:
+        data = read_trace(path, args=args, progress=_stage(told, "reading"))
+        return _load(data, name, engine, timeout, told, notify, kept)
 
 
 def convert_trace(
@@ -96,42 +106,80 @@ def _load(
     timeout: float | None,
     progress: Progress | None,
     notify: Callable[[str], None],
+    kept: KeptTrace | None,
 ) -> Trace:
     layout = arrange(data)
     info, ledger = describe(data, path), data.ledger
-    chunks = fxt.encode(data, layout)
-    ops = _op_names(data)
-    slices = len(data.slices) + sum(event.role < 2 for event in data.asyncs)
-    columns = None if data.asyncs else _columns(data, layout)
+    content = _Content.of(data, layout)
+    joined = None if engine_name else join(data, layout)
     del data, layout
     _give_memory_back()
-    large = "wasm64" if slices > _LARGE_TRACE else None
-    engine = open_engine(engine_name or large, on_compile=notify)
+    if kept and joined:
+        kept.write(StoredTrace(info, ledger, joined))
+    engine = DeferredEngine(lambda told: _start(content, path, engine_name, notify, told, kept))
+    if joined is None:
+        engine.start(progress)
+    return Trace(engine, path, timeout, info, ledger, joined)
+
+
+def _reopen(
+    kept: KeptTrace,
+    stored: StoredTrace,
+    path: str,
+    timeout: float | None,
+    notify: Callable[[str], None],
+) -> Trace:
+    """A trace as it was kept; its file is read again where an engine is needed."""
+
+    def start(progress: Progress | None) -> Engine:
+        image = kept.read_image()
+        if image is not None:
+            with suppress(EngineError):
+                return open_wasm(on_compile=notify, image=image)
+        kept.check_current()
+        data = read_trace(kept.path, args=kept.args, progress=_stage(progress, "reading"))
+        kept.check_current()
+        return _start(_Content.of(data, arrange(data)), path, None, notify, progress, kept)
+
+    return Trace(DeferredEngine(start), path, timeout, stored.info, stored.ledger, stored.joined)
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What an engine is given: a trace of so many slices, and the op of each name."""
+
+    chunks: list[bytes]
+    ops: dict[str, str]
+    slices: int
+
+    @classmethod
+    def of(cls, data: TraceData, layout: Layout) -> _Content:
+        slices = len(data.slices) + sum(event.role < 2 for event in data.asyncs)
+        return cls(fxt.encode(data, layout), _op_names(data), slices)
+
+
+def _start(
+    content: _Content,
+    path: str,
+    name: str | None,
+    notify: Callable[[str], None],
+    progress: Progress | None,
+    kept: KeptTrace | None,
+) -> Engine:
+    """An engine that holds the trace; its memory is kept for the next time."""
+    large = "wasm64" if content.slices > _LARGE_TRACE else None
+    engine = open_engine(name or large, on_compile=notify)
     try:
-        _fill(engine, chunks, _stage(progress, "loading"))
-        _prove(engine, slices)
-        _register(engine, ops)
+        with in_notebook(path) if progress is None else nullcontext(progress) as told:
+            _fill(engine, content.chunks, _stage(told, "loading"))
+        _prove(engine, content.slices)
+        _register(engine, content.ops)
+        if kept and engine.name == "wasm":
+            kept.write_image(engine)
     except BaseException:
         engine.close()
         raise
-    return Trace(engine, path, timeout, info, ledger, columns)
-
-
-def _columns(data: TraceData, layout: Layout) -> SliceTable:
-    """The slices by their id in the engine, still without parents: the engine knows these."""
-    slices, order = data.slices, layout.order
-    used, name = number_densely(slices.name[order])
-    categories, category = np.unique(slices.category[order], return_inverse=True)
-    return SliceTable(
-        ts=slices.ts[order],
-        dur=slices.dur[order],
-        name=name,
-        category=category,
-        parent=np.zeros(0, np.int64),
-        adopted=np.zeros(0, np.int64),
-        names=[data.strings[item] for item in used.tolist()],
-        categories=[data.strings[item] if item >= 0 else "" for item in categories.tolist()],
-    )
+    return engine
 
 
 def _give_memory_back() -> None:
@@ -149,7 +197,7 @@ def _attach(address: str, timeout: float | None) -> Trace:
     engine = open_remote(address.removeprefix(RUNNING_PREFIX))
     names = engine.query("SELECT DISTINCT name FROM slice WHERE name IS NOT NULL").rows()
     _register(engine, {str(name): fold_name(str(name)) for (name,) in names})
-    return Trace(engine, address, timeout, None, None, None)
+    return Trace(DeferredEngine(lambda _: engine), address, timeout, None, None, None)
 
 
 def _register(engine: Engine, ops: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from traceq.combine import middle_of
 from traceq.errors import PatternError, UsageError
-from traceq.names import fold_name
+from traceq.names import fold_name, matching_names
 from traceq.reading import Reading
 
 JOINED = " + "
@@ -57,14 +57,21 @@ def map_row(
 
 def sum_side(captures: Sequence[Reading], ops: Collection[str]) -> dict[str, Any]:
     """Some ops of a side as one: medians over its captures."""
-    return middle_of(
-        [item.trace.sum_ops(ops, item.under, windows=item.windows) for item in captures]
-    )
+    return middle_of([_sum(item, ops) for item in captures])
+
+
+def _sum(capture: Reading, ops: Collection[str]) -> dict[str, Any]:
+    if capture.trace is None:
+        raise UsageError(
+            f"{capture.path}: --map needs the trace itself, and this one is a record of it",
+            hint="Leave --map away: what replaced what is found without it.",
+        )
+    return capture.trace.sum_ops(ops, capture.under, windows=capture.windows)
 
 
 def _chosen_ops(table: pd.DataFrame, capture: Reading, pattern: str, status: str) -> list[str]:
     try:
-        matched = {fold_name(name) for name in capture.trace.resolve(pattern)}
+        matched = {fold_name(name) for name in matching_names([pattern], capture.names)}
     except PatternError as error:
         raise PatternError(f"{capture.path}: {error.message}", hint=error.hint) from error
     here = table[table["op"].isin(matched) & (table["status"] != "replaced")]

@@ -1,7 +1,8 @@
 """The data that passes between the layers: a trace as columns, and the ledger of its events.
 
 Times are integer nanoseconds, sizes are bytes. Nothing here reads, writes or computes; the reader
-(``kineto``) fills these, ``layout`` and ``fxt`` consume them.
+(``kineto``) fills the first, ``layout`` and ``fxt`` consume them; the last are what tables are made
+of.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,9 @@ class Field:
     type: str
     unit: str
     doc: str
+
+    def __deepcopy__(self, memo: object) -> Field:
+        return self  # pandas copies a table's attrs at every step
 
 
 class Track(NamedTuple):
@@ -102,7 +106,7 @@ class Flows:
 class SliceTable:
     """The slices of a loaded trace as the engine holds them: row number = slice id.
 
-    ``ts`` and ``dur`` in ns; ``name`` and ``category`` index ``names`` and ``categories``;
+    ``ts`` and ``dur`` in ns; ``name`` and ``category`` index ``names`` and ``categories``, sorted;
     ``parent`` is the id of the innermost slice around each one, -1 for none; ``adopted`` lists the
     ids whose parent is on another lane, since the two overlap others without nesting.
     """
@@ -263,3 +267,70 @@ class TraceData:
     labels: dict[int | str, str]
     metadata: dict[str, Any]
     ledger: Ledger
+
+
+# What every table is computed from ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Launches:
+    """GPU activities (kernels, copies, sets), one entry each, by rising slice id.
+
+    ``launch`` is the id of the call or op that launched each one; -1 where the trace does not
+    tell, as for ``device`` and ``stream``.
+    """
+
+    id: Ints
+    device: Ints
+    stream: Ints
+    launch: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardOps:
+    """Ops of backward passes by rising slice id, each with the op of the forward pass behind it."""
+
+    id: Ints
+    forward: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Ops with their inputs' shapes, by rising slice id; ``text`` indexes ``texts`` (JSON)."""
+
+    id: Ints
+    text: Ints
+    texts: list[str]
+
+
+class Joined(Protocol):
+    """A trace's slices and what joins them: all that its tables are computed from.
+
+    Read from the file (``joins``) or asked of an engine (``asking``); both are the same.
+    """
+
+    @property
+    def slices(self) -> SliceTable:
+        """All slices, by id."""
+
+    @property
+    def launches(self) -> Launches:
+        """All GPU activities, with what launched them."""
+
+    @property
+    def forward_ops(self) -> ForwardOps:
+        """What backward ops belong to."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """The shapes of the inputs of ops, where these were recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedTrace:
+    """:class:`Joined`, at hand."""
+
+    slices: SliceTable
+    launches: Launches
+    forward_ops: ForwardOps
+    shapes: Shapes

@@ -14,6 +14,7 @@ import pandas as pd
 
 from traceq.calltree import NONE, Forest, ratio, sum_by
 from traceq.gpu import Activities, GpuSums, account, find_homes, sum_by_group
+from traceq.layout import number_densely
 from traceq.model import Bools, Field, Ints, SliceTable
 from traceq.selection import (
     BACKWARD,
@@ -52,6 +53,17 @@ OP_FIELDS = (
 )
 """Columns of :func:`ops_table`. Rows whose name is in parentheses have no calls: they hold the GPU
 time that no op of the table has, so that ``gpu_self`` adds up to the trace's GPU time."""
+
+
+SORT_KEYS = (
+    *("total", "self", "calls", "average", "min", "max", "outermost"),
+    *("gpu_total", "gpu_self", "gpu_busy", "launches", "op"),
+)
+
+
+def sorted_ops(ops: pd.DataFrame, key: str = "total") -> pd.DataFrame:
+    """Ops by one of SORT_KEYS, largest first; by name where they are equal."""
+    return ops.sort_values([key, "op"], ascending=[key == "op", True], kind="stable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +162,7 @@ def _marked_at(marked: Bools, index: Ints) -> Bools:
 def _label_slices(slices: SliceTable, fold: Sequence[str]) -> tuple[Ints, list[str]]:
     """The number of each slice's op, and the ops."""
     code = slices.name * 2 + slices.of_category(GPU_LABEL)
-    used, position = np.unique(code, return_inverse=True)
+    used, position = number_densely(code)
     ops = [fold[item // 2] + (GPU_SIDE if item % 2 else "") for item in used.tolist()]
     number = {op: index for index, op in enumerate(dict.fromkeys(ops))}
     numbers = np.array([number[op] for op in ops], np.int64)

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traceq.calltree import NONE, depths, nearest, nearest_above, outermost
-from traceq.gpu import CATEGORIES
+from traceq.categories import GPU_WORK
 from traceq.model import Bools, Ints, SliceTable
 from traceq.selection import GPU_LABEL, Selection
 from traceq.steps import Steps, step_of
 
 Forms = NDArray[np.uint64]
 
-NO_CPU = (*CATEGORIES, GPU_LABEL, "Trace")
+NO_CPU = (*GPU_WORK, GPU_LABEL, "Trace")
 """Categories of slices that are no CPU time."""
 
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -224,8 +224,6 @@ def _in_order(
     on_lane = np.ones(len(slices), np.bool_)
     on_lane[slices.adopted] = False
     dur, lane = slices.dur[ids], on_lane[ids]
-    own, counted = dur.copy(), (around >= 0) & lane
-    np.subtract.at(own, around[counted], dur[counted])
     scopes = np.flatnonzero(parent < 0)
     return Outline(
         slice=ids,
@@ -235,12 +233,55 @@ def _in_order(
         size=size[order],
         form=form[order],
         dur=dur,
-        self_time=own,
+        self_time=_own_time(dur, around, lane),
         on_lane=lane,
         node_of=position[nearest(slices.parent, inside)],
         scopes=scopes,
         name=tuple(slices.names[item] for item in slices.name[ids[scopes]].tolist()),
         step=_rank(step_of(steps, slices.ts[ids[scopes]])),
+    )
+
+
+def _own_time(dur: Ints, around: Ints, on_lane: Bools) -> Ints:
+    own, counted = dur.copy(), (around >= 0) & on_lane
+    np.subtract.at(own, around[counted], dur[counted])
+    return own
+
+
+def rebuild(
+    *,
+    slice_: Ints,
+    parent: Ints,
+    around: Ints,
+    op: Ints,
+    dur: Ints,
+    on_lane: Bools,
+    name: tuple[str, ...],
+    step: Ints,
+) -> Outline:
+    """An outline from the columns that the others follow from; ``node_of`` is empty.
+
+    Raises ValueError where these are no trees in depth-first order.
+    """
+    scopes = np.flatnonzero(parent < 0)
+    is_tree = bool((parent < np.arange(len(parent))).all())
+    if not is_tree or {len(scopes), len(name), len(step)} != {len(scopes)}:
+        raise ValueError("no trees in depth-first order")
+    size, form = _grow(parent, op, _levels(parent))
+    return Outline(
+        slice=slice_,
+        parent=parent,
+        around=around,
+        op=op,
+        size=size,
+        form=form,
+        dur=dur,
+        self_time=_own_time(dur, around, on_lane),
+        on_lane=on_lane,
+        node_of=np.zeros(0, np.int64),
+        scopes=scopes,
+        name=name,
+        step=step,
     )
 
 

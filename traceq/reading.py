@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from traceq.calltree import NONE, outermost, sum_by
+from traceq.comparability import CaptureFacts, read_facts
 from traceq.errors import PatternError, UsageError
 from traceq.gpu import Activities, at
 from traceq.kernel_names import short_kernel
@@ -92,18 +93,26 @@ class ScopeWork:
 
 @dataclass(frozen=True)
 class Reading:
-    """One capture, read; ``trace`` may be closed by then.
+    """One capture, read: all that a comparison asks of it.
 
-    ``ops`` and ``kernels`` are its tables without the rows that have no calls, ``variants`` the
-    full names of each kernel in short, ``outline`` and ``work`` what is below the scopes, one by
-    one; ``shapes`` gives the number of the input shapes of each node of the outline (-1: none),
-    ``outside`` the calls of each op outside of the scopes. ``sha256`` is that of the file (None: it
+    ``trace`` is what it was read from, maybe closed by then (None: it was recorded in a history).
+    ``spans`` is the number of windows that limit the time (None: no limit), ``step_source`` how
+    steps were found, ``facts`` the conditions of the capture, ``names`` all names of its slices,
+    ``doubts`` what of the file is missing. ``ops`` and ``kernels`` are its tables without the rows
+    that have no calls, ``variants`` the full names of each kernel in short, ``outline`` and
+    ``work`` what is below the scopes, one by one; ``shapes`` gives the number of the input shapes
+    of each node of the outline (-1: none), ``outside`` the calls of each op outside of the scopes.
+    ``sha256`` is that of the file (None: it
     is none), ``events`` what became of all that is in it (None: loaded by another program).
     """
 
-    trace: Trace
+    path: str
     under: tuple[str, ...]
-    windows: Windows | None
+    spans: int | None
+    step_source: str
+    facts: CaptureFacts
+    names: tuple[str, ...]
+    doubts: tuple[str, ...]
     ops: pd.DataFrame
     kernels: pd.DataFrame
     variants: dict[str, frozenset[str]]
@@ -115,11 +124,8 @@ class Reading:
     words: Words
     sha256: str | None = None
     events: Tally | None = None
-
-    @property
-    def path(self) -> str:
-        """The file, as it was named."""
-        return self.trace.path
+    trace: Trace | None = None
+    windows: Windows | None = None
 
     @property
     def steps(self) -> int:
@@ -147,6 +153,15 @@ class Reading:
         np.add.at(mark, apart, 1)
         np.subtract.at(mark, apart + outline.size[apart], 1)
         return np.where(np.cumsum(mark[:-1]) > 0, 0, outline.self_time)
+
+    def calls_of(self, *ops: str) -> Ints:
+        """How long (ns) each call of an op took under the scopes, in their order.
+
+        Of several ops the calls with none of the others around them.
+        """
+        outline = self.outline
+        chosen = self.words.ops.among(ops)[outline.op]
+        return outline.dur[outermost(outline.parent, chosen) if len(ops) > 1 else chosen]
 
     def scope_time(self, steps: int) -> Ints:
         """Time (ns) of the scopes by step, and last outside of steps."""
@@ -225,14 +240,19 @@ def _read(trace: Trace, question: Question, windows: Windows | None) -> Reading:
     ops = trace.ops(under, windows=windows)
     kernels = trace.kernels(under, full_names=True, windows=windows)
     outline = trace.outline(question.words.ops, under, windows=windows)
+    totals = scope_totals(trace, under, ops, windows)
     return Reading(
-        trace=trace,
+        path=trace.path,
         under=question.under,
-        windows=windows,
+        spans=None if windows is None else len(windows.start),
+        step_source=trace.step_source,
+        facts=_facts(trace, outline, totals, windows, question),
+        names=trace.names,
+        doubts=tuple(trace.doubts()),
         ops=ops[(ops["calls"] > 0) & ~ops["category"].isin(NO_CPU)],
         kernels=_without_account(trace.kernels(under, windows=windows)),
         variants=_variants(_without_account(kernels)),
-        totals=scope_totals(trace, under, ops, windows),
+        totals=totals,
         outline=outline,
         work=_scope_work(trace, under, windows, outline, question.words),
         shapes=_shapes(trace, outline),
@@ -240,6 +260,29 @@ def _read(trace: Trace, question: Question, windows: Windows | None) -> Reading:
         words=question.words,
         sha256=_sha256(trace.path),
         events=None if trace.facts is None else trace.ledger.total,
+        trace=trace,
+        windows=windows,
+    )
+
+
+def _facts(
+    trace: Trace,
+    outline: Outline,
+    totals: ScopeTotals,
+    windows: Windows | None,
+    question: Question,
+) -> CaptureFacts:
+    """What is known of a capture; only what has scopes on both sides can be compared by them."""
+    if trace.facts is None:  # loaded by another program
+        return CaptureFacts(trace.path, scopes=totals.scopes)
+    return read_facts(
+        trace.facts,
+        names=outline.name if question.under else (),
+        scopes=totals.scopes,
+        activities=totals.gpu_here.activities,
+        stages=("",) * outline.steps,
+        fingerprint=trace.fingerprint,
+        is_part=windows is not None,
     )
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from traceq.calltree import NONE, CallTree, Forest, nearest, outermost, plant, ratio, sum_by
+from traceq.errors import UsageError
 from traceq.gpu import Activities, Homes, account, find_homes, follow_forward, sum_by_group
 from traceq.model import Bools, Field, Ints, SliceTable
 from traceq.names import fold_name
@@ -49,6 +50,23 @@ SCOPE_FIELDS = (
 )
 """Columns of :func:`scopes_table`. Rows in parentheses hold the GPU time that no scope has, so that
 ``gpu_self`` adds up to the trace's GPU time."""
+
+
+def modules_table(slices: SliceTable, fold: Sequence[str]) -> pd.DataFrame:
+    """The nn.Module classes, most time first; columns as in queries/modules.sql.
+
+    ``fold`` is the op of each of ``slices.names``.
+    """
+    is_module = np.array([name.startswith(MODULE) for name in slices.names], np.bool_)
+    chosen = is_module[slices.name] if len(slices) else np.zeros(0, np.bool_)
+    calls = pd.DataFrame({"name": slices.name[chosen], "dur": slices.dur[chosen]})
+    calls["module"] = np.array([op.removeprefix(MODULE) for op in fold], object)[calls["name"]]
+    table = calls.groupby("module").agg(
+        instances=("name", "nunique"), calls=("name", "size"), total=("dur", "sum")
+    )
+    return table.reset_index().sort_values(
+        ["total", "module"], ascending=[False, True], ignore_index=True
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +112,12 @@ def _kinds(slices: SliceTable) -> dict[int, str]:
 def scopes_table(
     slices: SliceTable, activities: Activities, selection: Selection, by: By = "class"
 ) -> pd.DataFrame:
-    """One row a class, instance or layer of scopes; columns: :data:`SCOPE_FIELDS`."""
+    """One row a class, instance or layer of scopes; columns: :data:`SCOPE_FIELDS`.
+
+    Raises UsageError for what is none of the three.
+    """
+    if by not in GROUPINGS:
+        raise UsageError(f"scopes have no {by!r}", hint=f"by is one of {', '.join(GROUPINGS)}.")
     found = find_scope_slices(slices, selection)
     forest, names = _group_scopes(slices, found, selection, by)
     scoped = grow(slices, forest.forest, forest.label, selection)

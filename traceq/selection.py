@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from traceq.calltree import CallTree, Forest, merge
-from traceq.gpu import CATEGORIES, Activities, Homes
+from traceq.calltree import CallTree, Forest, merge, nearest
+from traceq.categories import GPU_WORK
+from traceq.gpu import Activities, Homes, at
 from traceq.model import Bools, Ints, SliceTable
 
 GPU_LABEL = "gpu_user_annotation"
@@ -56,16 +57,34 @@ def span_of(slices: SliceTable) -> tuple[int, int]:
     return int(slices.ts[work].min()), int((slices.ts[work] + slices.dur[work]).max())
 
 
+class Nested(tuple[str, ...]):
+    """Patterns of scopes of which only those count that are below slices of other patterns.
+
+    ``around`` are these others, maybe nested themselves.
+    """
+
+    around: Sequence[str]
+
+    @classmethod
+    def of(cls, levels: Sequence[Sequence[str]]) -> Nested:
+        """Patterns by level, those of the outermost slices first."""
+        found = cls(levels[-1])
+        found.around = cls.of(levels[:-1]) if len(levels) > 1 else ()
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """The part of a trace that a table is about.
 
     ``under`` marks, one entry a name of the trace, those that make a slice a scope (None: the
-    whole trace); ``windows`` limits the time (None: all of it).
+    whole trace); ``windows`` limits the time (None: all of it). Only slices below the marks of
+    ``around`` (None: all) can be scopes.
     """
 
     under: Bools | None = None
     windows: Windows | None = None
+    around: Selection | None = None
 
     @classmethod
     def of_names(
@@ -78,11 +97,15 @@ class Selection:
         return cls(np.array([name in chosen for name in slices.names], np.bool_), windows)
 
     def marks(self, slices: SliceTable) -> Bools:
-        """Marks the slices that match the scopes' pattern."""
+        """Marks the slices that match the scopes' pattern, where they may be scopes."""
         if self.under is None or not len(slices):
             return np.zeros(len(slices), np.bool_)
         # What runs on the GPU is launched by scopes: a kernel that is named like one is none.
-        return self.under[slices.name] & ~slices.of_category(GPU_LABEL, *CATEGORIES)
+        found = self.under[slices.name] & ~slices.of_category(GPU_LABEL, *GPU_WORK)
+        if self.around is None:
+            return found
+        above = nearest(slices.parent, self.around.marks(slices))
+        return found & (at(above, slices.parent) >= 0)
 
     def counted(self, slices: SliceTable) -> Bools | None:
         """Marks the slices that start within the windows; None where all do."""

@@ -17,7 +17,7 @@ import pandas as pd
 from traceq.calltree import NONE, outermost, sum_by
 from traceq.errors import UsageError
 from traceq.gpu import BACKWARD_NODE, Activities
-from traceq.model import Bools, Field, Ints, SliceTable
+from traceq.model import Bools, Field, Ints, Shapes, SliceTable
 from traceq.names import fold_name
 from traceq.scopes import find_scope_slices
 from traceq.selection import Selection, Windows, span_of
@@ -185,6 +185,16 @@ def steps_table(
     if _first_is_cold(table.iloc[:-1]):
         table.loc[0, "is_cold"] = True
     return table if table["activities"].iloc[-1] else table.iloc[:-1].reset_index(drop=True)
+
+
+def embedding_lookups(slices: SliceTable, shapes: Shapes) -> pd.DataFrame:
+    """As queries/embeddings.sql: id, ts and shapes (JSON; None where not recorded), by time."""
+    name = slices.names.index("aten::embedding") if "aten::embedding" in slices.names else NONE
+    ids = np.flatnonzero((slices.name == name) & slices.of_category("cpu_op"))
+    recorded = np.isin(shapes.id, ids)
+    texts = dict(zip(shapes.id[recorded].tolist(), shapes.text[recorded].tolist(), strict=True))
+    dims = [shapes.texts[texts[item]] if item in texts else None for item in ids.tolist()]
+    return pd.DataFrame({"id": ids, "ts": slices.ts[ids], "dims": dims})
 
 
 def step_of(steps: Steps, ts: Ints) -> Ints:

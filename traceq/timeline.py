@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from traceq.categories import GPU_WORK
 from traceq.model import Bools, Ints
 
 STATES = (
@@ -68,7 +69,6 @@ Kernels that fuse this with other work, such as a normalisation, count as commun
 
 _COMMUNICATION_PATTERN = re.compile("|".join(COMMUNICATION_KERNELS))
 
-_CATEGORIES = ("kernel", "gpu_memcpy", "gpu_memset")
 
 _STATE_TYPES = {"device": "int64", "state": "str", "time": "int64", "share": "float64"}
 _STREAM_TYPES = dict.fromkeys(
@@ -308,8 +308,8 @@ def _kinds(category: pd.Series[Any], name: Ints, names: NDArray[np.object_]) -> 
     """The class of each activity; every distinct name is looked at once."""
     number, categories = _number(category)
     used = set(categories[np.unique(number)])
-    if used - set(_CATEGORIES):
-        listed = ", ".join(sorted(map(repr, used - set(_CATEGORIES))))
+    if used - set(GPU_WORK):
+        listed = ", ".join(sorted(map(repr, used - set(GPU_WORK))))
         raise ValueError(f"not a category of GPU activities: {listed}")
     kernel = (categories == "kernel")[number]
     communicates = np.array([is_communication(text) for text in names], np.bool_)[name]

@@ -7,19 +7,21 @@ Opening one is left to ``loading``, comparing two to ``compare``, showing them t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 
 from traceq import library
+from traceq.asking import AskedTrace
 from traceq.calls import CALL_FIELDS, SCOPE_CALL_FIELDS, calls_table, scope_calls_table
 from traceq.calltree import Forest, plant
-from traceq.engine import Engine
+from traceq.engine import DeferredEngine
 from traceq.errors import PatternError, UsageError
 from traceq.gpu import Activities, gpu_spans, join_activities, waits
 from traceq.info import TraceInfo
@@ -31,16 +33,29 @@ from traceq.kernels import (
     gpu_account,
     kernels_table,
 )
-from traceq.model import Field, Ints, Ledger, SliceTable
+from traceq.model import Field, Joined, Ledger, SliceTable
 from traceq.names import fold_name, matching_names
-from traceq.ops import GPU_SIDE, OP_FIELDS, ops_table, sum_ops
+from traceq.ops import GPU_SIDE, OP_FIELDS, ops_table, sorted_ops, sum_ops
 from traceq.outline import Outline, Vocabulary, lay_out
-from traceq.scopes import SCOPE_FIELDS, By, scopes_table
-from traceq.selection import Selection, Windows, span_of
-from traceq.steps import STEP_FIELDS, Steps, choose_windows, find_steps, steps_table
+from traceq.part import TABLES, Part, PartPlots
+from traceq.progress import Progress
+from traceq.scopes import SCOPE_FIELDS, By, modules_table, scopes_table
+from traceq.selection import Nested, Selection, Windows, span_of
+from traceq.steps import (
+    STEP_FIELDS,
+    Steps,
+    choose_windows,
+    embedding_lookups,
+    find_steps,
+    steps_table,
+)
+from traceq.table import ResultTable
 from traceq.timeline import Timeline
 from traceq.timeline import timeline as tell_timeline
 from traceq.tree import TREE_FIELDS, tree_table
+
+if TYPE_CHECKING:
+    import duckdb
 
 Patterns = str | Sequence[str] | None
 
@@ -62,15 +77,15 @@ class Trace:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: DeferredEngine,
         path: str,
         timeout: float | None,
         info: TraceInfo | None,
         ledger: Ledger | None,
-        columns: SliceTable | None,
+        joined: Joined | None,
     ) -> None:
         self._engine = engine
-        self._columns = columns
+        self._joined = joined or AskedTrace(self.sql)
         self._timeout = timeout
         self._info = info
         self._ledger = ledger
@@ -91,8 +106,17 @@ class Trace:
         return f"<Trace {self.path}>"
 
     def close(self) -> None:
-        """Let the engine and its memory go."""
+        """Let the engine and its memory go, where there is one."""
         self._engine.close()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the tables are made of what the engine answers, not of the file's own columns."""
+        return isinstance(self._joined, AskedTrace)
+
+    def start_engine(self, progress: Progress | None = None) -> None:
+        """Start the engine and load the trace into it now; else the first :meth:`sql` does."""
+        self._engine.start(progress)
 
     @property
     def info(self) -> TraceInfo:
@@ -116,67 +140,35 @@ class Trace:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """All distinct slice names, sorted."""
-        return tuple(sorted((self._columns or self.slices).names))
+        return tuple(self.slices.names)
 
-    def sql(self, query: str, *, timeout: float | None = None) -> pd.DataFrame:
+    def sql(
+        self,
+        query: str,
+        params: Mapping[str, str | int | float | None] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
         """Run PerfettoSQL; the result of its last statement, as a data frame.
 
-        ``timeout`` in seconds takes the place of the trace's own. Raises QueryError with the
-        engine's text and position, QueryTimeoutError.
+        Each ``$name`` of ``params`` stands for its value, quoted; one in a string or a comment
+        stays as it is. ``timeout`` in seconds takes the place of the trace's own. Raises UsageError
+        for a ``$name`` without a value or a value without one, QueryError with the engine's text
+        and position, QueryTimeoutError.
         """
         return self._engine.query(
-            query, timeout=self._timeout if timeout is None else timeout
+            library.bind(query, params or {}), timeout=self._timeout if timeout is None else timeout
         ).to_pandas()
 
-    @cached_property
+    @property
     def slices(self) -> SliceTable:
-        """All slices as arrays, by slice id; made at first use."""
-        ids = self._engine.query("SELECT COALESCE(parent_id, -1) AS parent_id FROM slice")
-        parent = _integers(ids.to_pandas()["parent_id"]).copy()
-        # Not traceq_adopted: what that module adds for SQL grows with the depth of the nesting.
-        adopted = self.sql(
-            "SELECT id, EXTRACT_ARG(arg_set_id, 'traceq.parent') AS parent_id FROM slice "
-            "WHERE (SELECT COUNT(*) FROM args WHERE flat_key = 'traceq.parent') > 0 "
-            "AND arg_set_id IS NOT NULL AND EXTRACT_ARG(arg_set_id, 'traceq.parent') IS NOT NULL"
-        )
-        parent[adopted["id"].to_numpy(np.int64)] = adopted["parent_id"].to_numpy(np.int64)
-        columns = self._columns or self._read_columns()
-        return replace(columns, parent=parent, adopted=_integers(adopted["id"]))
-
-    def _read_columns(self) -> SliceTable:
-        """The slices from the engine, where the file's own columns are not at hand."""
-        table = self.sql(
-            "SELECT ts, dur, COALESCE(name, '') AS name, COALESCE(category, '') AS category "
-            "FROM slice ORDER BY id"
-        )
-        name, names = _factorize(table["name"])
-        category, categories = _factorize(table["category"])
-        return SliceTable(
-            ts=_integers(table["ts"]),
-            dur=_integers(table["dur"]),
-            name=name,
-            category=category,
-            parent=np.zeros(0, np.int64),
-            adopted=np.zeros(0, np.int64),
-            names=names,
-            categories=categories,
-        )
+        """All slices as arrays, by slice id."""
+        return self._joined.slices
 
     @cached_property
     def gpu(self) -> Activities:
         """All GPU activities, with what launched them; made at first use."""
-        # Not the names: those of kernels are long, and 65,000 of them take as long as all the rest.
-        found = self.sql(
-            "INCLUDE PERFETTO MODULE traceq.activities; SELECT id, COALESCE(device, -1) AS device, "
-            "COALESCE(stream, -1) AS stream, COALESCE(launch_id, -1) AS launch_id "
-            "FROM _traceq_launched"
-        ).sort_values("id")
-        links = self._read("traceq_backward")
-        return join_activities(
-            self.slices,
-            *(_integers(found[name]) for name in ("id", "launch_id", "device", "stream")),
-            links=(_integers(links["id"]), _integers(links["forward_id"])),
-        )
+        return join_activities(self.slices, self._joined.launches, self._joined.forward_ops)
 
     @cached_property
     def _fold(self) -> list[str]:
@@ -191,7 +183,7 @@ class Trace:
     def _steps(self) -> Steps:
         return find_steps(self.slices)
 
-    def scope_calls(self, under: Patterns, *, windows: Windows | None = None) -> pd.DataFrame:
+    def scope_calls(self, under: Patterns, *, windows: Windows | None = None) -> ResultTable:
         """The outermost slices that match; columns: ``traceq.calls.SCOPE_CALL_FIELDS``."""
         table = scope_calls_table(self.slices, self.selection(under, windows))
         return _documented(table, SCOPE_CALL_FIELDS)
@@ -209,15 +201,16 @@ class Trace:
 
     def ops(
         self, under: Patterns = None, match: Patterns = None, *, windows: Windows | None = None
-    ) -> pd.DataFrame:
+    ) -> ResultTable:
         """Calls, CPU time and GPU time per op under a scope, or of the whole trace.
 
-        Columns: ``traceq.ops.OP_FIELDS``. ``match`` keeps the ops of which a name matches;
-        ``windows`` comes from :meth:`windows`. Raises PatternError where a pattern matches nothing.
+        Columns: ``traceq.ops.OP_FIELDS``; the largest ``total`` first, then by name. ``match``
+        keeps the ops of which a name matches; ``windows`` comes from :meth:`windows`. Raises
+        PatternError where a pattern matches nothing.
         """
         selection = self.selection(under, windows)
         table = ops_table(self.slices, self._forest, self._fold, self.gpu, selection)
-        table = _documented(table, OP_FIELDS)
+        table = _documented(sorted_ops(table).reset_index(drop=True), OP_FIELDS)
         if match is None:
             return table
         chosen = {fold_name(name) for name in self.resolve(match)}
@@ -229,7 +222,7 @@ class Trace:
 
     def kernels(
         self, under: Patterns = None, *, full_names: bool = False, windows: Windows | None = None
-    ) -> pd.DataFrame:
+    ) -> ResultTable:
         """What the GPU ran, one row a kernel, copy or set.
 
         Columns: ``traceq.kernels.KERNEL_FIELDS``; ``full_names`` keeps template arguments apart.
@@ -239,7 +232,7 @@ class Trace:
         )
         return _documented(table, KERNEL_FIELDS)
 
-    def activities(self, under: Patterns = None, *, windows: Windows | None = None) -> pd.DataFrame:
+    def activities(self, under: Patterns = None, *, windows: Windows | None = None) -> ResultTable:
         """Every GPU activity, with scope, op, delay and stream.
 
         Columns: ``traceq.kernels.ACTIVITY_FIELDS``.
@@ -250,7 +243,7 @@ class Trace:
 
     def scopes(
         self, under: Patterns = None, by: By = "class", *, windows: Windows | None = None
-    ) -> pd.DataFrame:
+    ) -> ResultTable:
         """Modules and labels, one row a class, instance or layer: CPU and GPU time.
 
         Columns: ``traceq.scopes.SCOPE_FIELDS``.
@@ -260,7 +253,7 @@ class Trace:
 
     def tree(
         self, under: Patterns = None, *, functions: bool = False, windows: Windows | None = None
-    ) -> pd.DataFrame:
+    ) -> ResultTable:
         """The merged call tree: modules, ops, kernels. Columns: ``traceq.tree.TREE_FIELDS``.
 
         ``functions`` adds Python functions.
@@ -269,13 +262,13 @@ class Trace:
         table = tree_table(self.slices, self._fold, self.gpu, selection, functions=functions)
         return _documented(table, TREE_FIELDS)
 
-    def steps(self) -> pd.DataFrame:
+    def steps(self) -> ResultTable:
         """The steps of the capture. Columns: ``traceq.steps.STEP_FIELDS``.
 
         ``df.attrs["source"]`` says how they were found.
         """
-        embeddings = self._read("traceq_embeddings")
-        table = steps_table(self.slices, self.gpu, self._steps, embeddings)
+        lookups = embedding_lookups(self.slices, self._joined.shapes)
+        table = steps_table(self.slices, self.gpu, self._steps, lookups)
         table.attrs["source"] = self._steps.source
         return _documented(table, STEP_FIELDS)
 
@@ -291,14 +284,54 @@ class Trace:
             start, end = max(start, windows.span[0]), min(end, windows.span[1])
         return tell_timeline(gpu_spans(self.slices, self.gpu), waits(self.slices), start, end)
 
+    def under(self, *patterns: str) -> Part:
+        """The part below slices that match any of these patterns: chain on, then ask for a table.
+
+        ``trace.under("GatedDeltaNet").under("Linear").steps(2, None).ops(match="aten::*")``
+        """
+        return Part(self).under(*patterns)
+
+    @property
+    def whole(self) -> Part:
+        """All of the trace, as a part to chain on: ``trace.whole.skip_first().kernels()``."""
+        return Part(self)
+
+    def to_duckdb(
+        self,
+        target: str | Path | duckdb.DuckDBPyConnection,
+        tables: Sequence[str] = TABLES,
+        *,
+        overwrite: bool = False,
+    ) -> dict[str, int]:
+        """Write the tables of the whole trace into a DuckDB file: :meth:`Part.to_duckdb`."""
+        return self.whole.to_duckdb(target, tables, overwrite=overwrite)
+
+    def to_parquet(self, folder: str | Path, tables: Sequence[str] = TABLES) -> list[Path]:
+        """Write them as Parquet files: :meth:`Part.to_parquet`."""
+        return self.whole.to_parquet(folder, tables)
+
+    @property
+    def plot(self) -> PartPlots:
+        """Figures of the whole trace; of a part: ``trace.under(...).plot``."""
+        return PartPlots(Part(self))
+
     def selection(self, under: Patterns, windows: Windows | None) -> Selection:
         """The part of the trace that a table is about. Raises PatternError."""
         names = None if _is_nothing(under) else self.resolve(under)
-        return Selection.of_names(self.slices, names, windows)
+        found = Selection.of_names(self.slices, names, windows)
+        if not isinstance(under, Nested) or not under.around:
+            return found
+        found = replace(found, around=self.selection(under.around, None))
+        if not found.marks(self.slices).any():
+            raise PatternError(
+                f"nothing that matches {', '.join(under)!r} is below {', '.join(under.around)!r}",
+                hint="Trace.tree() shows what is below what; patterns of one under() are 'or'.",
+            )
+        return found
 
     def calls(
         self, match: Patterns, under: Patterns = None, *, windows: Windows | None = None
-    ) -> pd.DataFrame:
+    ) -> ResultTable:
         """Every call of the ops that match, with its scope and step.
 
         Columns: ``traceq.calls.CALL_FIELDS``. Raises PatternError where a pattern matches nothing.
@@ -324,15 +357,22 @@ class Trace:
         """What is below each scope, in its order; ``words`` are shared by what is compared."""
         return lay_out(self.slices, self._fold, self.selection(under, windows), self._steps, words)
 
-    def shapes(self) -> pd.DataFrame:
+    def shapes(self) -> ResultTable:
         """The input shapes of ops, where they were recorded: slice id and shapes as JSON."""
-        return self._read("traceq_shapes")
+        shapes = self._joined.shapes
+        texts = np.array([*shapes.texts, ""], object)
+        table = pd.DataFrame({"id": shapes.id, "dims": texts[shapes.text]})
+        return _documented(table, library.query_named("traceq_shapes").columns)
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of all times: captures that share it are copies of one."""
-        digest = hashlib.blake2b(self.slices.ts.tobytes(), digest_size=16)
-        digest.update(self.slices.dur.tobytes())
+        """A hash of all names and times: captures that share it are copies of one."""
+        slices = self.slices
+        if not len(slices):
+            return ""
+        digest = hashlib.blake2b(slices.ts.tobytes(), digest_size=16)
+        digest.update(slices.dur.tobytes() + slices.name.tobytes())
+        digest.update("\0".join(slices.names).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     def doubts(self) -> list[str]:
@@ -341,34 +381,25 @@ class Trace:
             return ["loaded by another program: its events are not accounted for"]
         total = self._ledger.total
         found = list(self._ledger.notes)
-        if self._columns is not None and self._columns.dur.sum(dtype=np.float64) >= 2**62:
+        if self.slices.dur.sum(dtype=np.float64) >= 2**62:
             found.append("its durations add up to more than a hundred years: sums are wrong")
         if total.unreadable:
             found.append(f"{total.unreadable} of {total.read} events could not be read")
         return found
 
-    def modules(self) -> pd.DataFrame:
+    def modules(self) -> ResultTable:
         """One row per nn.Module class: instances, calls, total (ns); most time first."""
-        return self._read("traceq_modules")
+        table = modules_table(self.slices, self._fold)
+        return _documented(table, library.query_named("traceq_modules").columns)
 
     def resolve(self, patterns: Patterns) -> list[str]:
         """The slice names that patterns match. Raises PatternError naming the nearest."""
         chosen = [patterns] if isinstance(patterns, str) else list(patterns or ())
         return matching_names(chosen, self.names)
 
-    def _read(self, name: str) -> pd.DataFrame:
-        """A public table of the package."""
-        query = library.query_named(name)
-        table = self.sql(f"INCLUDE PERFETTO MODULE {query.module}; SELECT * FROM {name}")
-        return _documented(table, query.columns)
-
 
 def _is_nothing(patterns: Patterns) -> bool:
     return patterns is None or (not isinstance(patterns, str) and not patterns)
-
-
-def _integers(column: pd.Series[Any]) -> Ints:
-    return column.to_numpy(np.int64)
 
 
 def not_under_scope(match: Patterns) -> PatternError:
@@ -380,12 +411,6 @@ def not_under_scope(match: Patterns) -> PatternError:
     )
 
 
-def _documented(table: pd.DataFrame, fields: Sequence[Field]) -> pd.DataFrame:
+def _documented(table: pd.DataFrame, fields: Sequence[Field]) -> ResultTable:
     """Let a table carry the meaning and unit of its columns."""
-    table.attrs["fields"] = tuple(fields)
-    return table
-
-
-def _factorize(column: pd.Series[Any]) -> tuple[Ints, list[str]]:
-    code, values = pd.factorize(column)
-    return code.astype(np.int64), [str(value) for value in values]
+    return ResultTable.of(table, fields)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MICRO = 1000
 NOTHING = "–"
 
@@ -128,3 +130,16 @@ def printable(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
         for char in text
     )
+
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*\Z")
+
+
+def parse_bytes(text: str) -> int | None:
+    """A size in bytes, with a decimal unit or none; None for what is no size.
+
+    >>> parse_bytes("500 MB"), parse_bytes("0"), parse_bytes("many")
+    (500000000, 0, None)
+    """
+    found = _SIZE.match(text)
+    return round(float(found[1]) * 1000 ** " kMGT".index(found[2] or " ")) if found else None

@@ -103,7 +103,8 @@ def take_steps(reading: Reading, steps: Sequence[int]) -> Reading:
     place = np.full(reading.steps + 1, NONE)
     place[list(steps)] = np.arange(len(steps))
     outline = dataclasses.replace(reading.outline, step=place[reading.outline.step])
-    return dataclasses.replace(reading, outline=outline)
+    facts = dataclasses.replace(reading.facts, stages=("",) * outline.steps)
+    return dataclasses.replace(reading, outline=outline, facts=facts)
 
 
 # Looking ----------------------------------------------------------------------------------
@@ -316,10 +317,11 @@ def paired(generator: np.random.Generator, steps: Sequence[int]) -> tuple[list[i
 
 
 def load(paths: Sequence[str]) -> list[int]:
-    """Open the traces, one after the other; the events of each."""
+    """Load the traces into an engine, one after the other; the events of each."""
     found = []
     for path in paths:
         with traceq.open(path) as trace:
+            trace.start_engine()
             found.append(trace.ledger.total.read)
     return found
 

@@ -28,9 +28,14 @@ _COMMANDS = {
     "report": "A page to look at: call tree, tables, distributions.",
     "view": "Look at a trace in the Perfetto UI, also a large one.",
     "convert": "Write a trace small enough for other programs.",
+    "record": "Put captures into a history, a DuckDB file.",
+    "runs": "The runs of a history.",
+    "history": "A figure over the runs of a history, and where it changed.",
+    "forget": "Take runs out of a history.",
     "comment": "Post a report on a pull request.",
     "capture": "Capture traces that are worth comparing.",
     "sql": "Run PerfettoSQL over a trace.",
+    "cache": "What is kept of traces to open them faster.",
     "queries": "The tables and functions that traceq adds to PerfettoSQL.",
 }
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from traceq.cli.output import write
-from traceq.errors import TraceqError, TraceReadError
-from traceq.posting import Service, check_key, find_target, post, with_marker
+from traceq.errors import TraceReadError
+from traceq.posting import Service, body_of, check_key, find_target, post
 from traceq.units import printable
 
 SUMMARY_LIMIT = 1_000_000
@@ -75,11 +75,11 @@ def command(
             needs_token=not dry_run,
         )
         if dry_run:
-            write(with_marker(text, key), None)
+            write(body_of(target, text, key), None)
             click.echo(f"traceq: would be posted on {target.name}, nothing was", err=True)
             return
         posted = post(target, text, key)
-    except (TraceqError, KeyboardInterrupt):
+    except BaseException:
         write(text, None)  # the report is not lost
         raise
     finally:
@@ -90,6 +90,8 @@ def command(
 
 
 def _read(report: str) -> str:
+    if report == "-" and sys.stdin is None:  # closed by the caller
+        raise TraceReadError("there is no standard input", hint="Name the file of a report.")
     try:
         data = sys.stdin.buffer.read() if report == "-" else Path(report).read_bytes()
     except OSError as error:

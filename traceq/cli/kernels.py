@@ -11,7 +11,6 @@ from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import records_to_csv, render, to_json, write
 from traceq.cli.part import Limits, read_limits, read_part
-from traceq.compare import records
 from traceq.errors import PatternError
 from traceq.kernel_names import short_kernel
 from traceq.names import Pattern, nearest_names
@@ -23,6 +22,7 @@ from traceq.report import (
     sorted_kernels,
 )
 from traceq.selection import span_of
+from traceq.table import records
 from traceq.trace import Trace
 
 SCHEMA_VERSION = 1
@@ -86,7 +86,7 @@ def _kernels(
     format_: str,
     path: str | None,
 ) -> str:
-    kernels = trace.kernels(under, full_names=full, windows=limits.windows)
+    kernels: pd.DataFrame = trace.kernels(under, full_names=full, windows=limits.windows)
     if match:
         chosen = _matching(trace, match)
         kernels = _kept(kernels, kernels["kernel"].isin(chosen), match)
@@ -111,7 +111,7 @@ def _each(
     format_: str,
     path: str | None,
 ) -> str:
-    found = trace.activities(under, windows=limits.windows)
+    found: pd.DataFrame = trace.activities(under, windows=limits.windows)
     if match:
         found = _kept(found, found["name"].isin(_matching(trace, match)), match)
     shown = found.head(len(found) if limit is None else limit)

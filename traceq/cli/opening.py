@@ -5,37 +5,74 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from traceq.cli.output import remember_input
 from traceq.kineto import ArgSelection
-from traceq.loading import Progress, convert_trace, open_trace
-from traceq.model import Ledger
+from traceq.loading import convert_trace, open_trace
+from traceq.progress import Progress, bars
 from traceq.trace import Trace
+from traceq.units import plural, printable
+
+if TYPE_CHECKING:
+    from traceq.history.store import History
 
 
 @contextlib.contextmanager
 def opened(
-    path: str, *, engine: str | None, args: ArgSelection, timeout: float | None
+    path: str,
+    *,
+    engine: str | None,
+    args: ArgSelection,
+    timeout: float | None,
+    no_cache: bool = False,
+    needs_engine: bool = False,
 ) -> Iterator[Trace]:
     """An open trace for the time of a command; notices and progress go to stderr."""
+    remember_input(path)
     with _progress(path) as progress:
         trace = open_trace(
-            path, engine=engine, args=args, timeout=timeout, progress=progress, notify=_notify
+            path,
+            engine=engine,
+            args=args,
+            timeout=timeout,
+            progress=progress,
+            notify=_notify,
+            cache=not no_cache,
         )
+        if needs_engine:
+            trace.start_engine(progress)
     with trace:
         yield trace
 
 
-def convert(path: str, args: ArgSelection) -> tuple[list[bytes], Ledger]:
-    """A trace as chunks of bytes that other programs open, with progress."""
+def history_in(db: str) -> History:
+    """The history in a file; who is waited for is told on stderr."""
+    from traceq.history.store import History  # most commands need none of it
+
+    return History(Path(db), notify=_notify)
+
+
+def convert(path: str, args: ArgSelection) -> list[bytes]:
+    """A trace as chunks of bytes that other programs open, with progress; its events on stderr."""
+    remember_input(path)
     with _progress(path) as progress:
         chunks, ledger = convert_trace(path, args=args, progress=progress)
-    return [*chunks], ledger
+    total = ledger.total
+    _notify(
+        f"{path}: {total.loaded:,} of {plural(total.read, 'event')}; {total.not_carried:,} not "
+        f"carried, {total.unreadable:,} unreadable"
+    )
+    for note in ledger.notes:
+        _notify(note)
+    return [*chunks]
 
 
 def _notify(message: str) -> None:
-    click.echo(f"traceq: {message}", err=True)
+    click.echo(f"traceq: {printable(message)}", err=True)
 
 
 @contextlib.contextmanager
@@ -44,22 +81,6 @@ def _progress(path: str) -> Iterator[Progress | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
 
-    name = path.rsplit("/", 1)[-1]
-    with Bars(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bars:
-        tasks = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(f"{stage} {name}")
-            bars.update(tasks[stage], completed=done, total=total or None)
-
-        yield report
+    with bars(path.rsplit("/", 1)[-1], Console(stderr=True)) as progress:
+        yield progress

@@ -10,7 +10,9 @@ from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import records_to_csv, render, to_json, write
 from traceq.cli.part import read_limits, read_part
+from traceq.errors import UsageError
 from traceq.report import SORT_KEYS, cut, ops_report, sorted_ops
+from traceq.table import records
 from traceq.trace import Trace
 
 SCHEMA_VERSION = 1
@@ -20,7 +22,8 @@ SCHEMA_VERSION = 1
     "ops",
     epilog="Example: traceq ops trace.json.gz --under GatedDeltaNet --match flatten --sort calls",
 )
-@click.argument("trace")
+@click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
+@options.by_rank
 @options.under
 @options.match
 @click.option(
@@ -36,7 +39,8 @@ SCHEMA_VERSION = 1
 @options.output("table", "markdown", "json", "csv")
 @options.opening
 def command(
-    trace: str,
+    traces: tuple[str, ...],
+    by: str | None,
     under: tuple[str, ...],
     match: tuple[str, ...],
     sort: str,
@@ -48,11 +52,51 @@ def command(
 ) -> None:
     """Calls, CPU and GPU time of each op of TRACE, or of those under a scope.
 
-    Names that differ in addresses, line numbers or instance numbers alone are one op.
+    Names that differ in addresses, line numbers or instance numbers alone are one op. With --by
+    rank, TRACE... are the ranks of one run (files, or a glob in quotes): what each did, who was
+    waited for in collectives, and what differs most between them.
     """
-    with opened(trace, **opening) as source:
-        rows = options.rows_to_show(limit, format_)
-        write(_result(source, under, match, sort, within, rows, format_, output), output)
+    rows = options.rows_to_show(limit, format_)
+    if by is not None:
+        return write(_of_ranks(traces, under, within, rows, format_, output, opening), output)
+    if len(traces) > 1:
+        raise UsageError("several traces are ranks of one run", hint="Add --by rank.")
+    with opened(traces[0], **opening) as source:
+        return write(_result(source, under, match, sort, within, rows, format_, output), output)
+
+
+def _of_ranks(
+    traces: tuple[str, ...],
+    under: tuple[str, ...],
+    within: dict[str, Any],
+    limit: int | None,
+    format_: str,
+    path: str | None,
+    opening: dict[str, Any],
+) -> str:
+    # Not above: all that compares takes as long to import as one trace to show.
+    from traceq.cli import comparison
+    from traceq.reading import Question
+    from traceq.report.ranks import ranks_report
+
+    question = Question(under=under, **within)
+    ranks = comparison.read_ranks(traces, question, opening)
+    if format_ == "csv":
+        return records_to_csv(records(ranks.ops), list(ranks.ops.columns))
+    if format_ == "json":
+        return to_json(
+            {
+                "schema": SCHEMA_VERSION,
+                "kind": "ranks",
+                "under": list(question.under),
+                "within": question.limits,
+                "straggler": ranks.straggler,
+                "unmatched": ranks.unmatched,
+                "ranks": records(ranks.table),
+                "rows": records(ranks.ops),
+            }
+        )
+    return render(ranks_report(ranks, question.under, limit=limit), format_, path)
 
 
 def _result(

@@ -23,7 +23,7 @@ def chain(*decorators: Callable[[Command], Command]) -> Callable[[Command], Comm
 
 
 def opening(command: Command) -> Command:
-    """How traces are opened: engine, arguments, timeout."""
+    """How traces are opened: engine, arguments, timeout, cache."""
     return chain(
         click.option(
             "--engine",
@@ -42,6 +42,11 @@ def opening(command: Command) -> Command:
             type=click.FloatRange(min=0, min_open=True),
             metavar="SECONDS",
             help="End a query that takes longer.",
+        ),
+        click.option(
+            "--no-cache",
+            is_flag=True,
+            help="Read the file, also where what was read of it before is kept (traceq cache).",
         ),
     )(command)
 
@@ -137,3 +142,22 @@ def output(*formats: str) -> Callable[[Command], Command]:
             help="Write the result to FILE instead of standard output.",
         ),
     )
+
+
+def db(command: Command) -> Command:
+    """The file of the history."""
+    return click.option(
+        "--db",
+        metavar="FILE",
+        default="traceq.duckdb",
+        envvar="TRACEQ_DB",
+        show_default=True,
+        help="The history, a DuckDB file. Also TRACEQ_DB.",
+    )(command)
+
+
+by_rank = click.option(
+    "--by",
+    type=click.Choice(["rank"]),
+    help="The captures are ranks of one run: show each, and who was waited for in collectives.",
+)

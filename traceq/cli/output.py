@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,17 @@ from traceq.report import Report
 
 PIPE_WIDTH = 120
 """Columns of a table where stdout is no terminal and COLUMNS is not set."""
+
+
+_INPUTS: set[tuple[int, int]] = set()
+"""Device and number of the files that the command has read."""
+
+
+def remember_input(path: str) -> None:
+    """Let no result be written over a file that was read."""
+    with contextlib.suppress(OSError):
+        found = os.stat(path)
+        _INPUTS.add((found.st_dev, found.st_ino))
 
 
 def write(text: str, path: str | None) -> None:
@@ -65,11 +77,20 @@ def _write_file(path: Path, chunks: Iterable[bytes]) -> None:
             stream.writelines(chunks)
         return
     path = Path(os.path.realpath(path))  # through a link, not in its place
+    mode = 0o666 & ~_umask()
+    if path.exists():
+        found = path.stat()
+        mode = stat.S_IMODE(found.st_mode)
+        if (found.st_dev, found.st_ino) in _INPUTS:
+            raise UsageError(
+                f"{path}: the result would take the place of what was read",
+                hint="Choose another file with -o.",
+            )
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.writelines(chunks)
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

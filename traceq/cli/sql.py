@@ -50,7 +50,7 @@ def command(
             "standard input holds the trace or the query, not both", hint="Name one of the files."
         )
     text = query if query is not None else _read(str(file))
-    with opened(trace, **opening) as source:
+    with opened(trace, needs_engine=True, **opening) as source:
         table = source.sql(text)
     write(_format(table, format_, output), output)
 

@@ -9,9 +9,9 @@ import click
 from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import records_to_csv, render, to_json, write
-from traceq.compare import records
 from traceq.report import cold_warning, steps_report
 from traceq.selection import span_of
+from traceq.table import records
 from traceq.trace import Trace
 
 SCHEMA_VERSION = 1

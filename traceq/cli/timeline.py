@@ -10,9 +10,9 @@ from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import render, to_json, write
 from traceq.cli.part import Limits, read_limits
-from traceq.compare import records
 from traceq.report import timeline_report
 from traceq.selection import span_of
+from traceq.table import records
 from traceq.timeline import Timeline
 from traceq.trace import Trace
 

@@ -1,4 +1,4 @@
-"""``traceq view``: a trace in the Perfetto UI, served on this machine."""
+"""``traceq view``: traces in the Perfetto UI, served on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from traceq.viewing import serving, ui_folder
 
 
 @click.command("view", epilog="Example: traceq view TRACE")
-@click.argument("trace")
+@click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port; else a free one.")
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
 @click.option(
@@ -22,16 +22,19 @@ from traceq.viewing import serving, ui_folder
     default="default",
     help="Which arguments of events to carry: those for joins and shapes, or every one.",
 )
-def command(trace: str, port: int, no_browser: bool, args: ArgSelection) -> None:
-    """Serve the Perfetto UI with a trace on this machine alone, until Ctrl-C.
+def command(traces: tuple[str, ...], port: int, no_browser: bool, args: ArgSelection) -> None:
+    """Serve the Perfetto UI with traces on this machine alone, until Ctrl-C.
 
-    The browser loads the small re-encoded trace, so that one opens whose JSON it could not load.
+    The browser loads the small re-encoded traces, so that one opens whose JSON it could not load.
+    Each has an address of its own, printed in the order given.
     """
     folder = ui_folder()
-    chunks, _ = convert(trace, args)
-    with serving(b"".join(chunks), folder, port) as address:
-        click.echo(address)
+    files = [b"".join(convert(trace, args)) for trace in traces]
+    with serving(files, folder, port) as addresses:
+        for address in addresses:
+            click.echo(address)
         click.echo("traceq: serving until Ctrl-C", err=True)
         if not no_browser:
-            webbrowser.open(address)
+            for address in addresses:
+                webbrowser.open(address)
         threading.Event().wait()

@@ -11,13 +11,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from traceq.engine.deferred import DeferredEngine
 from traceq.engine.session import Engine
 
 if TYPE_CHECKING:
     from traceq.engine.table import QueryTable
     from traceq.engine.wasm import WasmBackend
 
-__all__ = ["Engine", "QueryTable", "open_engine", "open_remote", "open_shell", "open_wasm"]
+__all__ = [
+    "DeferredEngine",
+    "Engine",
+    "QueryTable",
+    "open_engine",
+    "open_remote",
+    "open_shell",
+    "open_wasm",
+    "wasm_version",
+]
 
 
 def open_engine(
@@ -37,20 +47,34 @@ def open_engine(
     return open_remote(spec)
 
 
-def open_wasm(*, memory64: bool = False, on_compile: Callable[[str], None] | None = None) -> Engine:
+def open_wasm(
+    *,
+    memory64: bool = False,
+    on_compile: Callable[[str], None] | None = None,
+    image: memoryview | None = None,
+) -> Engine:
     """The default engine, sandboxed in this process; ``memory64`` for traces over about 3.5 GB.
 
     ``on_compile`` is told, in one sentence, when the engine must be compiled first (about 8 s, once
-    for each version). Raises EngineError if the module is missing or does not start.
+    for each version). With an ``image`` (:meth:`Engine.image`) it goes on as that engine was.
+    Raises EngineError if the module is missing or does not start, or the image is another engine's.
     """
 
     def start() -> WasmBackend:
         # Imported in the engine's thread, like all that takes long: Ctrl-C stays prompt.
         from traceq.engine.wasm import WasmBackend
 
-        return WasmBackend(memory64=memory64, on_compile=on_compile)
+        return WasmBackend(memory64=memory64, on_compile=on_compile, image=image)
 
     return Engine(start, name="wasm64" if memory64 else "wasm").start()
+
+
+def wasm_version() -> str:
+    """Changes with the default engine's code and with what runs it: the key of its images."""
+    from traceq.engine.module_cache import module_key
+    from traceq.engine.wasm import find_module
+
+    return module_key(find_module(memory64=False))
 
 
 def open_shell(path: str | Path | None = None) -> Engine:

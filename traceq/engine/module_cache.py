@@ -10,14 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import stat
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import platformdirs
 import wasmtime
+
+from traceq.cache import cache_folder as user_folder
+from traceq.cache import is_private
 
 # Part of the key: an entry compiled under other options would be refused by wasmtime.
 _OPTIONS = "epoch_interruption memory64 stack"
@@ -63,8 +64,12 @@ def load_module(
 
 def cache_folder() -> Path:
     """Where compiled modules are kept: ``TRACEQ_CACHE_DIR`` or the user's cache folder."""
-    base = os.environ.get("TRACEQ_CACHE_DIR")
-    return (Path(base) if base else platformdirs.user_cache_path("traceq")) / "engine"
+    return user_folder() / "engine"
+
+
+def module_key(wasm: Path) -> str:
+    """Names the compiled form of the file ``wasm`` on this machine."""
+    return _key(wasm.name, wasm.read_bytes())
 
 
 def _key(name: str, code: bytes) -> str:
@@ -87,7 +92,7 @@ def _read_entry(engine: wasmtime.Engine, entry: Path) -> wasmtime.Module | None:
     # wasmtime trusts what it is given here: bytes that changed on disk must not reach it.
     try:
         with entry.open("rb") as file:
-            private = _is_private(os.fstat(file.fileno())) and _is_private(entry.parent.stat())
+            private = is_private(os.fstat(file.fileno())) and is_private(entry.parent.stat())
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if not private or not entry.stem.endswith(f"-{digest}"):
             return None
@@ -95,12 +100,6 @@ def _read_entry(engine: wasmtime.Engine, entry: Path) -> wasmtime.Module | None:
         return wasmtime.Module.deserialize_file(engine, str(entry))
     except (OSError, wasmtime.WasmtimeError):
         return None
-
-
-def _is_private(status: os.stat_result) -> bool:
-    if not hasattr(os, "getuid"):
-        return True
-    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _write_entry(key: str, payload: bytes) -> None:

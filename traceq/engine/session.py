@@ -151,6 +151,14 @@ class Engine:
         # Decoded in the caller's thread, where an interruption costs nothing but the result.
         return QueryTable.decode(result)
 
+    def image(self) -> list[bytes]:
+        """The default engine's memory with all that was loaded and made, in parts; to start from.
+
+        Raises EngineError for an engine that has none in this process.
+        """
+        with self._lock:
+            return self._call(_image_of)
+
     def health(self) -> list[tuple[str, int]]:
         """The engine's own complaints about the trace: name and count of each that is not zero."""
         return [(str(name), int(value)) for name, value in self.query(_HEALTH_SQL).rows()]
@@ -262,6 +270,14 @@ def _start_in(seat: _Seat, worker: Worker, start: Callable[[], RpcBackend]) -> N
     if not seat.take(backend, worker):
         # Starting cannot be interrupted: nobody is waiting any more.
         backend.close()
+
+
+def _image_of(backend: RpcBackend) -> list[bytes]:
+    transport = backend.transport
+    if not hasattr(transport, "image"):
+        raise EngineError("this engine's memory cannot be kept", hint="Use the default engine.")
+    found: list[bytes] = transport.image()
+    return found
 
 
 def _seated(seat: _Seat) -> RpcBackend:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 from urllib.request import getproxies, proxy_bypass
@@ -97,6 +98,8 @@ def _start(binary: Path) -> Any:
     try:
         return TraceProcessorHttpSubprocess(config, delegate, ProtoFactory(delegate))
     except (PerfettoException, OSError) as error:
+        # Where the process cannot be made at all, the client leaves two files open in its frame.
+        traceback.clear_frames(error.__traceback__)
         lines = [line for line in str(error).splitlines() if line.removeprefix("stderr: ").strip()]
         raise EngineError(
             f"{binary} did not start: {' '.join(lines[:3])[:300]}", hint=_HINT

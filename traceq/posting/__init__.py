@@ -4,7 +4,16 @@
 in the report is the caller's business, and so is showing it where it cannot be posted.
 """
 
-from traceq.posting.sticky import Posted, check_key, post, with_marker
+from traceq.posting.sticky import Posted, body_of, check_key, post, with_marker
 from traceq.posting.target import Service, Target, find_target
 
-__all__ = ["Posted", "Service", "Target", "check_key", "find_target", "post", "with_marker"]
+__all__ = [
+    "Posted",
+    "Service",
+    "Target",
+    "body_of",
+    "check_key",
+    "find_target",
+    "post",
+    "with_marker",
+]

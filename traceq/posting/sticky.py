@@ -2,7 +2,7 @@
 
 A comment is ours if its last line is the marker and its author is who the token belongs to, as
 far as the service tells. Two runs at once may both make one: each looks again afterwards, writes
-to the oldest and deletes its own.
+to the oldest and deletes its own. Others that are ours, which a run that was cut off has left, go.
 """
 
 from __future__ import annotations
@@ -53,6 +53,17 @@ def _marker(key: str) -> str:
 
 def post(target: Target, text: str, key: str, api: Api | None = None) -> Posted:
     """Make the comment of a key, or change it. Raises PostError, UsageError."""
+    body = body_of(target, text, key)
+    api = api or connect(target)
+    author = _author(api, target)
+    if (posted := _update(api, target, key, author, body)) is not None:
+        return posted
+    made = api.request("POST", comments_path(target), {"body": body})
+    return _settled(api, target, key, body, made)
+
+
+def body_of(target: Target, text: str, key: str) -> str:
+    """The comment as it is sent. Raises UsageError where it is too long."""
     body = with_marker(text, check_key(key))
     if len(body) > LIMIT[target.service]:
         raise UsageError(
@@ -60,12 +71,33 @@ def post(target: Target, text: str, key: str, api: Api | None = None) -> Posted:
             f"{LIMIT[target.service]:,}",
             hint="'traceq diff --format markdown' makes one that fits.",
         )
-    api = api or connect(target)
-    ours = _ours(api, target, key, _author(api, target))
-    if ours:
-        return Posted("updated", _url(_write(api, target, ours[0], body)))
-    made = api.request("POST", comments_path(target), {"body": body})
-    return _settled(api, target, key, body, made)
+    return body
+
+
+def _update(
+    api: Api, target: Target, key: str, author: str | None, body: str, own: int | None = None
+) -> Posted | None:
+    """Write to the oldest comment, and delete the others; None: there is none, or it is ``own``.
+
+    One that somebody deletes after it was listed is passed over.
+    """
+    ours = {*_ours(api, target, key, author), *([own] if own is not None else [])}
+    for oldest in sorted(ours):
+        if oldest == own:
+            break
+        try:
+            written = _write(api, target, oldest, body)
+        except PostError as error:
+            if error.status != 404:
+                raise
+            continue
+        for other in sorted(ours - {oldest}):
+            _delete(api, target, other)
+        return Posted("updated", _url(api, written))
+    if own is not None:
+        for other in sorted(ours - {own}):
+            _delete(api, target, other)
+    return None
 
 
 def connect(target: Target) -> Api:
@@ -122,7 +154,8 @@ def _ours(api: Api, target: Target, key: str, author: str | None) -> list[int]:
 def _is_ours(comment: dict[str, Any], key: str, author: str | None) -> bool:
     body, user = comment.get("body"), comment.get("user") or comment.get("author") or {}
     name = user.get("login") or user.get("username") if isinstance(user, dict) else None
-    if not isinstance(body, str) or not isinstance(comment.get("id"), int):
+    number = comment.get("id")
+    if not isinstance(body, str) or not isinstance(number, int) or number <= 0:
         return False
     return body.rstrip().endswith(_marker(key)) and (author is None or name == author)
 
@@ -134,17 +167,13 @@ def _write(api: Api, target: Target, comment: int, body: str) -> Reply:
 
 def _settled(api: Api, target: Target, key: str, body: str, made: Reply) -> Posted:
     """After a comment was made: where another run made one at the same time, one goes."""
+    created = Posted("created", _url(api, made))
     own = made.data.get("id") if isinstance(made.data, dict) else None
-    user = made.data.get("user") or made.data.get("author") if isinstance(made.data, dict) else None
+    if not isinstance(own, int):
+        return created
+    user = made.data.get("user") or made.data.get("author")
     author = user.get("login") or user.get("username") if isinstance(user, dict) else None
-    ours = _ours(api, target, key, author)
-    if not isinstance(own, int) or not ours or ours[0] == own:
-        for other in ours[1:]:
-            _delete(api, target, other)
-        return Posted("created", _url(made))
-    written = _write(api, target, ours[0], body)
-    _delete(api, target, own)
-    return Posted("updated", _url(written))
+    return _update(api, target, key, author, body, own) or created
 
 
 def _delete(api: Api, target: Target, comment: int) -> None:
@@ -155,6 +184,6 @@ def _delete(api: Api, target: Target, comment: int) -> None:
             raise
 
 
-def _url(reply: Reply) -> str:
+def _url(api: Api, reply: Reply) -> str:
     data = reply.data if isinstance(reply.data, dict) else {}
-    return str(data.get("html_url") or data.get("url") or "")
+    return str(data.get("html_url") or data.get("url") or "").replace(api.token, "***")

@@ -42,23 +42,34 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class _Variables:
-    """The variables of a CI that tell the same thing for one service."""
+    """The variables of a CI that tell the same thing for one service.
+
+    Of ``projects`` the first that is set counts: a merge request from a fork is one of the project
+    that it is to go into, while the job runs in the fork.
+    """
 
     base: str
     default_base: str
-    project: str
+    projects: tuple[str, ...]
     token: str
 
 
 _NAMES = {
     Service.GITHUB: _Variables(
-        "GITHUB_API_URL", "https://api.github.com", "GITHUB_REPOSITORY", "GITHUB_TOKEN"
+        "GITHUB_API_URL", "https://api.github.com", ("GITHUB_REPOSITORY",), "GITHUB_TOKEN"
     ),
     Service.GITLAB: _Variables(
-        "CI_API_V4_URL", "https://gitlab.com/api/v4", "CI_PROJECT_ID", "GITLAB_TOKEN"
+        "CI_API_V4_URL",
+        "https://gitlab.com/api/v4",
+        ("CI_MERGE_REQUEST_PROJECT_ID", "CI_PROJECT_ID"),
+        "GITLAB_TOKEN",
     ),
 }
-_PROJECT = re.compile(r"[\w.-]+(?:/[\w.-]+)*", re.ASCII)
+_PART = r"(?!\.{1,2}(?:/|\Z))[\w.-]+"  # no way up
+_PROJECTS = {
+    Service.GITHUB: re.compile(f"{_PART}/{_PART}", re.ASCII),
+    Service.GITLAB: re.compile(f"{_PART}(?:/{_PART})*", re.ASCII),
+}
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -78,13 +89,14 @@ def find_target(
     """
     chosen = service or _service(environment)
     names = _NAMES[chosen]
-    project = project or environment.get(names.project)
+    told = (environment[name] for name in names.projects if environment.get(name))
+    project = project or next(told, None)
     if not project:
         raise UsageError(
-            f"it is not known to which repository to post: {names.project} is not set",
+            f"it is not known to which repository to post: {names.projects[-1]} is not set",
             hint="Name it with --repo (OWNER/NAME; of GitLab its path or number).",
         )
-    if not _PROJECT.fullmatch(project):
+    if not _PROJECTS[chosen].fullmatch(project):
         raise UsageError(f"{project!r} is no repository", hint="Write it as OWNER/NAME.")
     variable = token_variable or names.token
     token = environment.get(variable, "")
@@ -119,8 +131,12 @@ def _check_token(token: str, variable: str) -> None:
 
 def _checked_base(text: str) -> str:
     """The address of an API; a token goes over TLS, or stays on this machine."""
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+    try:
+        parts = urlsplit(text)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or "@" in parts.netloc or parts.query or parts.fragment:
         raise UsageError(
             "the address of the API cannot be used", hint="Write it as https://api.github.com."
         )
@@ -134,7 +150,7 @@ def _checked_base(text: str) -> str:
 def _number(service: Service, environment: Mapping[str, str]) -> int:
     if service is Service.GITLAB:
         text = environment.get("CI_MERGE_REQUEST_IID", "")
-        if text.isdigit():
+        if re.fullmatch(r"[0-9]{1,12}", text):
             return int(text)
     elif (found := _number_of_event(environment.get("GITHUB_EVENT_PATH"))) is not None:
         return found

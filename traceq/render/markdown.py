@@ -17,7 +17,7 @@ NAME_WIDTH = 80
 """Longest name in a table; GitHub's column is about this wide."""
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&-])")
-_MENTION = re.compile(r"@(?=\w)")
+_LINKED = re.compile(r"@(?=\w)|#(?=\d)|://|\bwww\.", re.IGNORECASE)
 
 
 LIMIT = 65_000
@@ -103,7 +103,7 @@ def _cut(text: str, limit: int) -> str:
     """The last resort, for warnings or names without end."""
     note = "\n\n<sub>Cut off, as a comment may not be longer.</sub>\n"
     kept = text.encode()[: limit - len(note.encode())].decode(errors="ignore")
-    return kept.rpartition("\n\n")[0] + note
+    return (kept.rpartition("\n\n")[0] or kept) + note
 
 
 def _warning(text: str) -> str:
@@ -163,10 +163,11 @@ def code(text: str, *, in_table: bool = False) -> str:
 def escape(text: str) -> str:
     """Text with every character that Markdown or HTML could act on made plain.
 
-    GitHub looks for mentions in the finished text, where a backslash is gone: a zero-width space
-    after the @ keeps a name from being one.
+    GitHub looks for mentions, issues and addresses in the finished text, where a backslash is gone:
+    a zero-width space within keeps a name from being one.
 
     >>> escape("a_b <b>")
     'a\\\\_b \\\\<b\\\\>'
     """
-    return _MENTION.sub("@\N{ZERO WIDTH SPACE}", _SPECIAL.sub(r"\\\1", printable(text)))
+    apart = _LINKED.sub("\\g<0>\N{ZERO WIDTH SPACE}", printable(text))
+    return _SPECIAL.sub(r"\\\1", apart)

@@ -10,10 +10,11 @@ import pandas as pd
 
 from traceq import units
 from traceq.align import Kind
-from traceq.compare import STATUS_ORDER, Diff, Side, records
+from traceq.compare import BY_DRIFT_FREE, STATUS_ORDER, Diff, Side
 from traceq.evidence import Finding
 from traceq.groups import Group, Groups
 from traceq.kernels import GpuWork
+from traceq.reading import Question
 from traceq.report.model import REPLACED_BY, Column, Report, Table, Unit
 from traceq.report.verdicts import (
     CAN_NOT_TELL,
@@ -29,6 +30,7 @@ from traceq.report.verdicts import (
 from traceq.report.words import activities, plural
 from traceq.stats import Verdict
 from traceq.steps import MARKED
+from traceq.table import records
 
 NOTES = (
     "CPU times in µs, children included, without the GPU's work; ratio = before / after, above 1 "
@@ -172,6 +174,13 @@ def limits(within: dict[str, Any]) -> tuple[tuple[str, str], ...]:
     return (("within", "; ".join(words)),) if words else ()
 
 
+def limits_told(question: Question, source: str) -> tuple[tuple[str, str], ...]:
+    """The same for one capture."""
+    by_steps = question.steps is not None or question.skip_first
+    sides = dict.fromkeys(("steps_before", "steps_after"), source if by_steps else None)
+    return limits(question.limits | sides)
+
+
 def tables(
     diff: Diff, *, show_all: bool, limit: int | None, show_kernels: bool = False
 ) -> Iterator[Table]:
@@ -250,6 +259,13 @@ def group_row(group: Group, finding: Finding | None) -> dict[str, Any]:
         "per_call": per_call_text(finding.per_call) if finding else "",
         "change": change_cell(finding),
         "p_text": p_cell(finding.p if finding else None),
+        "sort": {
+            "calls": _mean_of([group], "after", "calls"),
+            "scopes": found,
+            "per_call": finding.per_call.estimate if finding and finding.per_call else None,
+            "change": finding.change.estimate if finding else None,
+            "p_text": finding.p if finding else None,
+        },
     }
 
 
@@ -302,14 +318,17 @@ def diff_row(row: dict[str, Any]) -> dict[str, Any]:
     mark = MARKS[row["status"]]
     if row["status"] in ("same", "uneven"):
         mark = _DIRECTIONS.get(row["verdict"], mark)
-    shown = {"mark": mark, "name": name, "calls": calls, "change_text": _change_text(row)}
+    shown = {"mark": mark, "name": name, "calls": calls, "change_text": change_text(row)}
     shown["p_text"] = p_cell(row["p"])
+    change = row["drift_free_change"] if row["told_by"] == BY_DRIFT_FREE else row["change"]
+    sort = {"calls": row["calls_after"] or 0, "change_text": change, "p_text": row["p"]}
     if not row.get("gpu_total_before") and not row.get("gpu_total_after"):
         shown |= dict.fromkeys(("gpu_total_before", "gpu_total_after", "gpu_delta"))
-    return row | shown
+    return row | shown | {"sort": sort}
 
 
-def _change_text(row: dict[str, Any]) -> str:
+def change_text(row: dict[str, Any]) -> str:
+    """A row's change as :func:`change_cell` has it, from the columns of a finding."""
     verdict = row["verdict"]
     if verdict is None:
         return ""

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from traceq import units
-from traceq.compare import records
 from traceq.info import TraceInfo
 from traceq.model import Ledger, Tally, tally_dict
 from traceq.report.capture import capture_facts, capture_notes
 from traceq.report.model import Column, Report, Table, Unit
 from traceq.report.words import plural
+from traceq.table import records
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from traceq import units
-from traceq.compare import records
 from traceq.report.model import Column, Report, Table, Unit, kept
 from traceq.report.part import Cut, Part, cut, gpu_remark, left_note
 from traceq.report.words import activities, plural, without_zeros
+from traceq.table import records
 
 KERNEL_SORT_KEYS = ("total", "calls", "average", "max", "delay", "name")
 

@@ -81,7 +81,10 @@ def kept(columns: Iterable[Column], key: str, instead: str) -> tuple[Column, ...
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of plain values under columns; ``note`` is printed below."""
+    """Rows of plain values under columns; ``note`` is printed below.
+
+    A row may say under the key ``sort`` what its texts are sorted by, by column.
+    """
 
     title: str
     columns: tuple[Column, ...]

@@ -5,15 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from traceq import units
-from traceq.compare import records
+from traceq.ops import sorted_ops
 from traceq.report.model import Column, Report, Table, Unit, kept
 from traceq.report.part import CPU_REMARK, Cut, Part, cut, gpu_remark, left_note
 from traceq.report.words import plural, without_zeros
-
-SORT_KEYS = (
-    *("total", "self", "calls", "average", "min", "max", "outermost"),
-    *("gpu_total", "gpu_self", "gpu_busy", "launches", "op"),
-)
+from traceq.table import records
 
 NOT_CPU = ("kernel", "gpu_memcpy", "gpu_memset", "gpu_user_annotation", "cuda_sync", "Trace")
 """Categories of slices whose durations are not CPU times: those on the GPU's own tracks, and the
@@ -56,11 +52,6 @@ OP_REMARK = (
 )
 NOT_CPU_NOTE = "(the GPU's own tracks, the profiler's marks): see traceq kernels."
 _CPU_ONLY_REMARK = "CPU total includes children, CPU self leaves them out."
-
-
-def sorted_ops(ops: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Ops by one of SORT_KEYS, largest first; by name where they are equal."""
-    return ops.sort_values([key, "op"], ascending=[key == "op", True], kind="stable")
 
 
 def ops_report(

@@ -5,74 +5,99 @@ Plain data for ``render.page``, which shows them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from math import isnan
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from traceq import units
-from traceq.compare import Diff, records
+from traceq.compare import Diff
 from traceq.flame import Flame, grow_flame
 from traceq.model import Ints
-from traceq.reading import Reading
+from traceq.reading import Question, Reading
 from traceq.report import diff as full
-from traceq.report.model import Column, Table, Unit
-from traceq.report.pull_request import pull_request_report
-from traceq.report.verdicts import quotable
+from traceq.report.diff import change_text, limits_told
+from traceq.report.model import Column, Details, Table, Unit
+from traceq.report.pull_request import (
+    MORE_WARNINGS,
+    capture_command,
+    events_table,
+    pull_request_report,
+)
+from traceq.report.verdicts import CAN_NOT_TELL, quotable
+from traceq.table import records
 
 DISTRIBUTIONS = 30
 """So many ops are shown call by call: those that changed, then those with most time."""
 
 BINS = 24
 
+_NARROWEST = 1.0001
+"""Ends of a scale are so far apart at least: nearer ones are no floats in rising order."""
 
-def diff_page(diff: Diff, before: Sequence[Reading], after: Sequence[Reading]) -> dict[str, Any]:
-    """The page of a comparison of captures that were read."""
+
+def diff_page(diff: Diff) -> dict[str, Any]:
+    """The page of a comparison."""
     summary = pull_request_report(diff, show_all=True)
     tables = [*summary.tables, *full.tables(diff, show_all=True, show_kernels=True, limit=None)]
-    untitled = [table for item in summary.details for table in item.tables if not table.title]
+    tables += [*_of_details(summary.details)]
     names = [*diff.changes["op"], *diff.ops.sort_values("total_before", ascending=False)["op"]]
     return {
         "single": False,
-        "headline": " ".join(quotable(diff)),
-        "warnings": list(diff.warnings),
-        "facts": [*map(list, summary.facts), *map(list, full.facts(diff))],
-        "flame": _flame(grow_flame(before, after)),
-        "drifts": {name: _is_drift(diff, name) for name in ("cpu", "gpu")},
-        "verdicts": dict(_verdicts(diff)),
-        "tables": [*map(_table, (*tables, *_titled(untitled)))],
-        "distributions": [*_distributions(names, before, after)],
-        "blocks": [text for item in summary.details for _, text in item.blocks],
-        "remarks": [text for item in summary.details for text in item.remarks],
+        "headline": units.printable(" ".join(quotable(diff))),
+        "warnings": [*map(units.printable, diff.warnings)],
+        "facts": _facts([*summary.facts, *full.facts(diff)]),
+        "flame": _flame(grow_flame(*diff.readings)),
+        "drifts": {name: _drift(diff, name) for name in ("cpu", "gpu")},
+        "verdicts": {"op": _verdicts(diff.ops, "op"), "kernel": _verdicts(diff.kernels, "kernel")},
+        "tables": [*map(_table, tables)],
+        "distributions": [*_distributions(names, diff.calls_of)],
+        "blocks": [_lines(text) for item in summary.details for _, text in item.blocks],
+        "remarks": [units.printable(text) for item in summary.details for text in item.remarks],
     }
 
 
-def capture_page(capture: Reading) -> dict[str, Any]:
-    """The page of one capture that was read."""
+def capture_page(capture: Reading, question: Question) -> dict[str, Any]:
+    """The page of one capture that was read with a question."""
     totals = capture.totals
-    scopes = "" if totals.is_whole else f"{units.plural(totals.scopes, 'scope')}, "
+    scopes = "" if totals.is_whole else f"{units.plural(totals.scopes, 'scope')}"
+    where = f"{scopes} of {', '.join(capture.under)}, " if scopes else ""
     times = f"CPU {units.micros(totals.total)} µs, GPU {units.micros(totals.gpu_here.total)} µs"
     ops = capture.ops.sort_values("total", ascending=False)
     kernels = capture.kernels.sort_values("total", ascending=False)
     tables = [
         Table("Ops", _OP_COLUMNS, tuple(records(ops))),
         Table("Kernels, copies and sets", _KERNEL_COLUMNS, tuple(records(kernels))),
+        *([events_table([capture])] if capture.events is not None else []),
     ]
+    blocks = [capture_command("report", capture.path, question, ("-o", "report.html"))]
+    blocks += [f"# sha256sum\n{capture.sha256}  {capture.path}"] if capture.sha256 else []
     return {
         "single": True,
-        "headline": f"{units.printable(capture.path)}: {scopes}{times}.",
-        "warnings": capture.trace.doubts(),
-        "facts": [],
+        "headline": units.printable(f"{capture.path}: {where}{times}."),
+        "warnings": [*map(units.printable, capture.doubts)],
+        "facts": _facts(limits_told(question, capture.step_source)),
         "flame": _flame(grow_flame([capture])),
-        "drifts": {},
-        "verdicts": {},
+        "drifts": {"cpu": None, "gpu": None},
+        "verdicts": {"op": [], "kernel": []},
         "tables": [*map(_table, tables)],
-        "distributions": [*_distributions(ops["op"].tolist(), [capture], [])],
-        "blocks": [f"{capture.sha256}  {units.printable(capture.path)}"] if capture.sha256 else [],
+        "distributions": [
+            *_distributions(ops["op"].tolist(), lambda op: (capture.calls_of(op), _NONE))
+        ],
+        "blocks": [*map(_lines, blocks)],
         "remarks": [],
     }
+
+
+def _facts(facts: Iterable[tuple[str, str]]) -> list[list[str]]:
+    return [[units.printable(text) for text in pair] for pair in facts]
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(units.printable, text.split("\n")))
 
 
 _COLUMNS = (
@@ -91,12 +116,12 @@ _OP_COLUMNS = (
 _KERNEL_COLUMNS = (Column("kernel", "kernel", Unit.NAME), *_COLUMNS)
 
 
-def _titled(tables: Sequence[Table]) -> Iterator[Table]:
-    """The tables of the captures, which in details need no title."""
-    for table in tables:
-        keys = [column.key for column in table.columns]
-        title = "Events of the files" if "loaded" in keys else "Captures"
-        yield replace(table, title=title)
+def _of_details(details: Sequence[Details]) -> Iterator[Table]:
+    """The tables that are in details alone, by the titles of these; all warnings are on top."""
+    for item in details:
+        for table in item.tables:
+            if not table.title and item.title != MORE_WARNINGS:
+                yield replace(table, title=item.title)
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -122,7 +147,7 @@ def _table(table: Table) -> dict[str, Any]:
 
 def _key(key: str, row: dict[str, Any]) -> Any:
     """What a cell is sorted by: a number, or its text."""
-    value = row[key]
+    value = row.get("sort", {}).get(key, row[key])
     if isinstance(value, float) and isnan(value):
         return None
     return value if isinstance(value, int | float | None) else units.printable(str(value)).lower()
@@ -144,43 +169,48 @@ def _flame(flame: Flame) -> dict[str, Any]:
     }
 
 
-def _is_drift(diff: Diff, name: str) -> bool:
-    """Whether the change of all scopes' time is no change that can be told."""
+def _drift(diff: Diff, name: str) -> float | None:
+    """By which factor the unchanged code moved, where that is no change that can be told.
+
+    None: nothing is taken out of the colors.
+    """
     finding = diff.evidence.of("scopes", name)
-    return finding is None or not finding.verdict.is_change
+    if finding is not None and finding.verdict.is_change:
+        return None
+    groups = diff.groups if name == "cpu" else diff.kernel_groups
+    before, after = (groups.unchanged.sums(side, "time") for side in ("before", "after"))
+    if not sum(before) or not sum(after):
+        return None
+    return (sum(after) / len(after)) / (sum(before) / len(before))
 
 
-def _verdicts(diff: Diff) -> Iterator[tuple[str, str]]:
-    for table, key in ((diff.ops, "op"), (diff.kernels, "kernel")):
-        for name, verdict in zip(table[key].tolist(), table["verdict"].tolist(), strict=True):
-            if isinstance(verdict, str):
-                yield units.printable(name), verdict
+def _verdicts(table: pd.DataFrame, key: str) -> list[list[str]]:
+    """What is said of each op or kernel under all scopes, as in the tables; none: not tested."""
+    rows = [(row[key], change_text(row)) for row in records(table)]
+    words = {CAN_NOT_TELL: "can't tell from noise"}
+    return [[units.printable(name), words.get(text, text)] for name, text in rows if text]
 
 
 # Calls one by one -------------------------------------------------------------------------
 
 
+_NONE = np.zeros(0, np.int64)
+
+
 def _distributions(
-    names: Sequence[str], before: Sequence[Reading], after: Sequence[Reading]
+    names: Sequence[str], calls_of: Callable[[str], tuple[Ints, Ints]]
 ) -> Iterator[dict[str, Any]]:
-    words = before[0].words.ops.ops
-    number = {name: place for place, name in enumerate(words)}
     for name in [*dict.fromkeys(names)][:DISTRIBUTIONS]:
-        if name in number:
-            one, other = (_durations(side, number[name]) for side in (before, after))
-            if len(one) + len(other):
-                yield _distribution(name, one, other)
-
-
-def _durations(captures: Sequence[Reading], op: int) -> Ints:
-    parts = [item.outline.dur[item.outline.op == op] for item in captures]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+        one, other = calls_of(name)
+        if len(one) + len(other):
+            yield _distribution(name, one, other)
 
 
 def _distribution(name: str, before: Ints, after: Ints) -> dict[str, Any]:
     both = np.maximum(np.concatenate([before, after]), 1)
-    low, high = int(both.min()), max(int(both.max()), int(both.min()) + 1)
-    edges = np.geomspace(low, high, BINS + 1)
+    low = int(both.min())
+    high = max(int(both.max()), low + 1, round(low * _NARROWEST))
+    edges = np.maximum.accumulate(np.geomspace(low, high, BINS + 1))
     edges[0], edges[-1] = low, high
     sides = [np.histogram(np.maximum(side, 1), edges)[0].tolist() for side in (before, after)]
     return {

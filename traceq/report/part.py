@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 
 from traceq import units
-from traceq.compare import records
 from traceq.kernels import GpuAccount, GpuWork
 from traceq.report.words import activities, plural, quoted
 from traceq.scopes import NO_MODULE
 from traceq.selection import BACKWARD, OUTSIDE, THE_SCOPES, UNKNOWN
+from traceq.table import records
 
 ACCOUNT_NAMES = frozenset({BACKWARD, NO_MODULE, OUTSIDE, THE_SCOPES, UNKNOWN})
 """Names of rows without calls, which hold the GPU time that no other row has."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from traceq.compare import CaptureTotals, Diff
@@ -16,6 +17,7 @@ from traceq.evidence import BOUND, LEVEL
 from traceq.library import ui_query
 from traceq.model import tally_dict
 from traceq.names import Pattern
+from traceq.reading import Question, Reading
 from traceq.report import diff as full
 from traceq.report.model import Column, Details, Report, Table, Unit
 from traceq.report.verdicts import change_cell, declared_rows, quotable
@@ -27,6 +29,7 @@ _NOTE = (
 )
 
 GROUPS_SHOWN, OPS_SHOWN, WARNINGS_SHOWN = 4, 2, 5
+MORE_WARNINGS = "More warnings"
 
 _COLUMNS = (
     Column("mark", "", Unit.TEXT),
@@ -93,7 +96,8 @@ def _rows(diff: Diff) -> Iterator[dict[str, Any]]:
     whole = full.sum_row("(all of these)", [*diff.groups.rows, diff.groups.unchanged])
     yield from rows
     yield full.unchanged_row(diff.groups, rows, whole)
-    yield from map(_op_row, declared_rows(diff)[:OPS_SHOWN])
+    for row in declared_rows(diff)[:OPS_SHOWN]:
+        yield _op_row(row, " (medians)" if full.has_several(diff) else "")
     yield whole | {"change": change_cell(diff.evidence.of("scopes", "cpu"))}
     if diff.has_gpu:
         yield _gpu_row(diff)
@@ -109,11 +113,11 @@ def _group_rows(diff: Diff) -> Iterator[dict[str, Any]]:
         yield full.sum_row(f"({len(left):,} more)", left)
 
 
-def _op_row(row: dict[str, Any]) -> dict[str, Any]:
-    """An op that takes longer, or shorter, within the unchanged code."""
+def _op_row(row: dict[str, Any], what: str) -> dict[str, Any]:
+    """An op that takes longer, or shorter, within the unchanged code; its figures are medians."""
     shown = full.diff_row(row)
     return shown | {
-        "name": f"of it, {shown['name']}",
+        "name": f"of it, {shown['name']}{what}",
         "scopes": "",
         "before": row["total_before"],
         "after": row["total_after"],
@@ -143,12 +147,12 @@ def _details(diff: Diff, warnings: tuple[str, ...], show_all: bool) -> Iterator[
     if warnings:
         rows = tuple({"text": text} for text in warnings)
         table = Table("", (Column("text", "warning", Unit.TEXT),), rows)
-        yield Details("More warnings", rank=1, tables=(table,))
+        yield Details(MORE_WARNINGS, rank=1, tables=(table,))
     yield from _full_tables(diff, show_all)
     yield Details(
         "Events of the files",
         rank=4,
-        tables=(Table("", _EVENTS, tuple(_events(diff))),),
+        tables=(replace(events_table([item for _, item in _each(diff)]), title=""),),
         remarks=tuple(full.account_lines(diff)),
     )
     yield Details("How to reproduce", rank=0, facts=tuple(_versions()), blocks=tuple(_blocks(diff)))
@@ -187,12 +191,15 @@ def _captures(diff: Diff) -> Iterator[dict[str, Any]]:
         }
 
 
-def _events(diff: Diff) -> Iterator[dict[str, Any]]:
-    for _, item in _each(diff):
+def events_table(captures: Sequence[CaptureTotals | Reading]) -> Table:
+    """What became of all that is in the files of some captures."""
+    rows = []
+    for item in captures:
         events = dict.fromkeys(column.key for column in _EVENTS[1:])
         if item.events is not None:
             events |= tally_dict(item.events)
-        yield {"path": item.path, **events}
+        rows.append({"path": item.path, **events})
+    return Table("Events of the files", _EVENTS, tuple(rows))
 
 
 def _each(diff: Diff) -> Iterator[tuple[str, CaptureTotals]]:
@@ -217,9 +224,25 @@ def _blocks(diff: Diff) -> Iterator[tuple[str, str]]:
     hashes = [f"{item.sha256}  {item.path}" for _, item in _each(diff) if item.sha256]
     if hashes:
         yield "text", "\n".join(["# sha256sum", *dict.fromkeys(hashes)])
-    globs = [glob for text in diff.under if (glob := Pattern.parse(text).glob)]
-    if globs:
-        yield "sql", ui_query("ops_under", globs[0])
+    globs = [Pattern.parse(text).glob for text in diff.under]
+    if globs and None not in globs:
+        limited = any(diff.within[key] for key in ("steps", "skip_first", "window"))
+        note = "-- For ui.perfetto.dev, of the whole capture: limits of time are not in it.\n"
+        yield "sql", (note if limited else "") + ui_query("ops_under", [*map(str, globs)])
+
+
+def capture_command(command: str, path: str, question: Question, words: Sequence[str] = ()) -> str:
+    """The command that shows one capture again, quoted for a shell."""
+    under = [word for text in question.under for word in ("--under", text)]
+    return shlex.join(["traceq", command, path, *under, *_limit_words(question.limits), *words])
+
+
+def _limit_words(within: dict[str, Any]) -> Iterator[str]:
+    for option, key in (("--steps", "steps"), ("--window", "window")):
+        if within[key] is not None:
+            yield from (option, within[key])
+    if within["skip_first"]:
+        yield "--skip-first"
 
 
 def command_of(diff: Diff) -> str:
@@ -235,9 +258,7 @@ def command_of(diff: Diff) -> str:
         ("--fail-if", conditions),
     )
     words += [word for option, texts in lists for text in texts for word in (option, text)]
-    for option, key in (("--steps", "steps"), ("--window", "window")):
-        words += [option, diff.within[key]] if diff.within[key] is not None else []
-    words += ["--skip-first"] if diff.within["skip_first"] else []
+    words += _limit_words(diff.within)
     for option, value, usual in (
         ("--level", diff.evidence.level, LEVEL),
         ("--bound", diff.evidence.bound, BOUND),

@@ -7,10 +7,10 @@ from typing import Any
 import pandas as pd
 
 from traceq import units
-from traceq.compare import records
 from traceq.report.model import Column, Report, Table, Unit
 from traceq.report.words import plural, without_zeros
 from traceq.steps import OUTSIDE_STEPS
+from traceq.table import records
 
 _COLUMNS = (
     Column("step", "step", Unit.TEXT),

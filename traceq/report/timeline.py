@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from traceq import units
-from traceq.compare import records
 from traceq.kernel_names import short_kernel
 from traceq.report.model import Column, Report, Table, Unit
 from traceq.report.words import plural
+from traceq.table import records
 from traceq.timeline import Timeline
 
 _DEVICE = Column("device", "GPU", Unit.TEXT)

@@ -9,7 +9,7 @@ from typing import Any
 
 from traceq import units
 from traceq.align import Kind
-from traceq.compare import BY_DRIFT_FREE, Diff, records
+from traceq.compare import BY_DRIFT_FREE, Diff
 from traceq.evidence import Evidence, Finding
 from traceq.groups import Group
 from traceq.maps import JOINED
@@ -17,6 +17,7 @@ from traceq.names import shorten
 from traceq.report.words import plural, quoted
 from traceq.samples import CAPTURES, Unit
 from traceq.stats import Interval, Verdict
+from traceq.table import records
 from traceq.units import printable
 
 CAN_NOT_TELL = "~"
@@ -105,12 +106,27 @@ def scope_fact(diff: Diff, name: str) -> str:
     finding = diff.evidence.of("scopes", name)
     if finding is None:
         return "can't tell: no samples that could be compared"
-    interval = interval_text(finding.change, diff.evidence.unit)
+    return _fact(diff.evidence, finding)
+
+
+def op_fact(diff: Diff, op: str) -> str:
+    """What became of an op, or what the samples say of the time of all its calls, in one line."""
+    finding = diff.evidence.of("ops", op)
+    if finding is None:
+        (status,) = diff.ops.loc[diff.ops["op"] == op, "status"]
+        return str(status) if status in ("added", "removed") else "not tested"
+    if finding.by_drift_free:
+        return f"the time of all its calls: {finding.verdict}{_beside_others(finding)}"
+    return f"the time of all its calls: {_fact(diff.evidence, finding)}"
+
+
+def _fact(evidence: Evidence, finding: Finding) -> str:
+    interval = interval_text(finding.change, evidence.unit)
     figures = f"{percent_change(finding.change.estimate)}, {interval}"
     if finding.verdict is Verdict.SAME:
-        return f"same within {diff.evidence.bound * 100:g}% ({figures})"
+        return f"same within {evidence.bound * 100:g}% ({figures})"
     if finding.verdict is Verdict.UNCLEAR:
-        return f"can't tell ({figures}){_needed(diff.evidence, finding)}"
+        return f"can't tell ({figures}){_needed(evidence, finding)}"
     return f"{finding.verdict} ({figures})"
 
 
@@ -216,13 +232,15 @@ def change_of(row: dict[str, Any]) -> str:
 
 
 def declared_rows(diff: Diff) -> list[dict[str, Any]]:
-    """The ops that are declared changed and are in no group, those with most own time first.
+    """The ops that are declared changed, with most own time first: neither in nor around a group.
 
-    An op that takes longer makes all around it longer: the own time tells which it is.
+    An op that takes longer makes all around it longer: the own time tells which it is, and what is
+    around a group changed with it.
     """
     table = diff.ops
     moved = table["verdict"].isin(CHANGES)
-    rows = records(table[moved & ~table["op"].isin(diff.groups.steady_ops)])
+    told = diff.groups.steady_ops | diff.groups.ops_around
+    rows = records(table[moved & ~table["op"].isin(told)])
     return sorted(rows, key=lambda row: -abs(row["self_delta"]))
 
 

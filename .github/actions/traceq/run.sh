@@ -2,9 +2,8 @@
 # Compares, comments, and ends as the conditions say. All inputs come in TRACEQ_* variables.
 set -euo pipefail
 
-folder=${RUNNER_TEMP:-$(mktemp -d)}/traceq
+folder=$(mktemp -d "${RUNNER_TEMP:-/tmp}/traceq.XXXXXX") # one for each use in a job
 checkout=$(cd "$GITHUB_ACTION_PATH/../../.." && pwd)
-mkdir -p "$folder"
 token=${GITHUB_TOKEN:-}
 unset GITHUB_TOKEN # what is installed, and what reads the captures, does not need it
 
@@ -29,21 +28,20 @@ add --under "$TRACEQ_UNDER"
 add --fail-if "$TRACEQ_FAIL_IF"
 
 report=$folder/report.md
-rm -f "$report"
 outcome=0
 "$traceq" diff "${words[@]}" --inconclusive "$TRACEQ_INCONCLUSIVE" --format markdown \
   --output "$report" || outcome=$?
 if [ ! -s "$report" ]; then exit "$outcome"; fi # an error, which has been told
 echo "report=$report" >>"$GITHUB_OUTPUT"
+if [ -n "${GITHUB_STEP_SUMMARY:-}" ]; then cat "$report" >>"$GITHUB_STEP_SUMMARY"; fi
 
 if [ "$TRACEQ_COMMENT" = true ]; then
   number=()
   if [ -n "$TRACEQ_PR" ]; then number=(--pr "$TRACEQ_PR"); fi
-  # The command adds the report to the job's summary, too, and prints it where it cannot post it.
-  GITHUB_TOKEN=$token "$traceq" comment "$report" --key "$TRACEQ_KEY" "${number[@]}" || {
+  # The command prints the report where it cannot post it. (An empty list is unset to old shells.)
+  GITHUB_TOKEN=$token "$traceq" comment "$report" --no-summary --key "$TRACEQ_KEY" \
+    ${number[@]+"${number[@]}"} || {
     echo "::warning::The report could not be posted: it stands in the job's summary."
   }
-elif [ -n "${GITHUB_STEP_SUMMARY:-}" ]; then
-  cat "$report" >>"$GITHUB_STEP_SUMMARY"
 fi
 exit "$outcome"

@@ -46,16 +46,19 @@ function showHead() {
 
 // Tables ----------------------------------------------------------------------------------
 
+const SHOWN = 500; // rows of a table at first: a browser is slow with a hundred thousand
+
 function showTable(parent, table, number) {
   parent.append(make("h3", { text: table.title }));
   const count = make("span", { class: "soft", role: "status" });
   const body = make("tbody");
   const rows = table.rows.map((cells, place) => ({ cells, place, text: cells.map((cell) => cell[0]).join(" ").toLowerCase() }));
-  let sorted = { column: -1, down: true };
+  let sorted = { column: -1, down: true }, most = SHOWN, waiting = 0;
   const filter = make("input", {
     type: "search", placeholder: "Filter", "aria-label": "Filter " + table.title, id: "filter-" + number,
-    on: { input: fill },
+    on: { input: () => { clearTimeout(waiting); waiting = setTimeout(fill, rows.length > SHOWN ? 150 : 0); } },
   });
+  const all = make("button", { type: "button", class: "plain", text: "Show all rows", on: { click: () => { most = Infinity; fill(); } } });
   const heads = table.columns.map((column, place) =>
     make("th", { class: column.text ? "text" : null, scope: "col" },
       make("button", { type: "button", text: column.title || " ", "aria-label": "Sort by " + (column.title || "mark"), on: { click: () => sort(place) } })));
@@ -78,13 +81,15 @@ function showTable(parent, table, number) {
   function fill() {
     const wanted = filter.value.toLowerCase();
     const shown = rows.filter((row) => row.text.includes(wanted)).sort(compare);
-    body.replaceChildren(...shown.map((row) => make("tr", {}, ...row.cells.map((cell, place) => {
+    body.replaceChildren(...shown.slice(0, most).map((row) => make("tr", {}, ...row.cells.map((cell, place) => {
       const column = table.columns[place];
       return make("td", { class: column.name ? "text name" : column.text ? "text" : null, text: cell[0] });
     }))));
-    count.textContent = shown.length === rows.length ? rows.length + " rows" : shown.length + " of " + rows.length + " rows";
+    const of = shown.length === rows.length ? rows.length + " rows" : shown.length + " of " + rows.length + " rows";
+    all.hidden = shown.length <= most;
+    count.textContent = all.hidden ? of : of + ", the first " + most + " of them here";
   }
-  parent.append(make("div", { class: "controls" }, filter, count));
+  parent.append(make("div", { class: "controls" }, filter, count, all));
   parent.append(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": table.title },
     make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body)));
   if (table.note) parent.append(make("p", { class: "soft", text: table.note }));
@@ -100,22 +105,27 @@ function Flame(parent, flame) {
   const count = flame.name.length;
   const children = Array.from({ length: count }, () => []);
   for (let node = 1; node < count; node++) children[flame.parent[node]].push(node);
-  const state = { measure: "cpu", root: 0, focus: 0, search: "" };
+  const state = { measure: "cpu", root: 0, focus: 0, search: "", noise: false };
   const box = make("div", { id: "flame", role: "group", "aria-label": "Call tree, a button for each node" });
   const note = make("div", { id: "node", role: "status", "aria-live": "polite" });
   const hits = make("span", { class: "soft", role: "status" });
+  const tiny = make("p", { class: "soft", role: "status" });
+  const verdicts = { op: new Map(data.verdicts.op), kernel: new Map(data.verdicts.kernel) };
   let shown = new Map();
 
   const per = (key, side, node) => flame.captures[side] ? flame[key][side][node] / flame.captures[side] : 0;
   const name = (node) => flame.names[flame.name[node]];
   const weight = (node) => per(state.measure, 0, node) + per(state.measure, 1, node);
+  const kindOf = (node) => flame.kind[node] === 2 ? "kernel" : "op";
+  const verdictOf = (node) => (!flame.folded[node] && verdicts[kindOf(node)].get(name(node))) || "";
   const isOnly = (node) => data.single ? "" : !flame.calls[0][node] && node ? "added" : !flame.calls[1][node] && node ? "removed" : "";
 
   function color(node) {
     const [before, after] = [per(state.measure, 0, node), per(state.measure, 1, node)];
     if (data.single || (!before && !after)) return "";
-    // Where the whole cannot be told to have changed, its change is no color: what moved against it is.
-    const drift = data.drifts[state.measure] && per(state.measure, 0, 0) ? per(state.measure, 1, 0) / per(state.measure, 0, 0) : 1;
+    if (!state.noise && !isOnly(node) && !/^[+−]/.test(verdictOf(node))) return "";
+    // Where the whole cannot be told to have changed, what its unchanged code did is no color.
+    const drift = data.drifts[state.measure] ?? 1;
     const moved = (after - before * drift) / Math.max(before * drift, after);
     const strength = Math.min(1, Math.abs(moved) / 0.5);
     if (strength < 0.02) return "";
@@ -133,7 +143,7 @@ function Flame(parent, flame) {
         `${word} ${micros(before)} → ${micros(after)}, Δ ${signed(after - before)}` + (before && after ? ` (${percent(after / before - 1)})` : ""));
     }
     const calls = [per("calls", 0, node), per("calls", 1, node)];
-    if (node) {
+    if (node && !flame.folded[node]) {
       const words = flame.kind[node] === 2 ? "activities" : "calls";
       const each = (side) => calls[side] ? micros(per(flame.kind[node] === 2 ? "gpu" : "cpu", side, node) / calls[side]) : "–";
       lines.push(data.single ? `${calls[0].toLocaleString("en")} ${words}, ${each(0)} each` :
@@ -141,8 +151,7 @@ function Flame(parent, flame) {
     }
     const whole = weight(0);
     if (whole) lines.push(`${(100 * weight(node) / whole).toFixed(2)}% of all`);
-    const verdict = data.verdicts[name(node)];
-    if (verdict) lines.push(`this op under all scopes: ${verdict}`);
+    if (verdictOf(node)) lines.push(`this ${kindOf(node)} in all places: ${verdictOf(node)}`);
     if (isOnly(node)) lines.push(isOnly(node) + " here");
     for (const text of lines) note.append(make("div", { text }));
   }
@@ -190,8 +199,33 @@ function Flame(parent, flame) {
     box.replaceChildren(...buttons);
     if (!shown.has(state.focus)) state.focus = state.root;
     shown.get(state.focus).tabIndex = 0;
-    hits.textContent = wanted ? `${found} found here` : "";
+    const inAll = wanted ? flame.name.reduce((sum, _, node) => sum + (node && name(node).toLowerCase().includes(wanted) ? 1 : 0), 0) : 0;
+    hits.textContent = wanted ? `${found} found here, ${inAll} in the whole tree` : "";
+    next.hidden = !wanted || !inAll;
+    const here = below(state.root);
+    tiny.textContent = here > out.length ? `${(here - out.length).toLocaleString("en")} of ${here.toLocaleString("en")} nodes are too narrow to be drawn, or have no ${state.measure.toUpperCase()} time: zoom in, or search.` : "";
     describe(state.focus);
+  }
+
+  function below(root) {
+    let count = 0;
+    for (const nodes = [root]; nodes.length; count++) nodes.push(...children[nodes.pop()]);
+    for (let node = root; node > 0; node = flame.parent[node]) count++;
+    return count;
+  }
+  // To the next node that was searched for, wherever it is: its parent fills the width.
+  function find() {
+    const wanted = state.search.toLowerCase();
+    for (let by = 1; by <= count; by++) {
+      const node = (state.focus + by) % count;
+      if (node && name(node).toLowerCase().includes(wanted)) {
+        state.root = shown.has(node) ? state.root : Math.max(flame.parent[node], 0);
+        state.focus = node;
+        draw();
+        if (!shown.has(node)) { state.root = state.focus = node; draw(); }
+        return;
+      }
+    }
   }
 
   function focus(node) {
@@ -234,10 +268,13 @@ function Flame(parent, flame) {
       on: { change: () => { state.measure = key; draw(); } } });
     choice.append(make("label", {}, input, " " + word));
   }
+  const noise = make("label", {}, make("input", { type: "checkbox", id: "noise", on: { change: (event) => { state.noise = event.target.checked; draw(); } } }), " Color noise as well");
   const search = make("input", { type: "search", placeholder: "Search names", "aria-label": "Search the call tree", id: "search",
-    on: { input: () => { state.search = search.value; draw(); } } });
+    on: { input: () => { state.search = search.value; draw(); },
+      keydown: (event) => { if (event.key === "Enter" && state.search) find(); } } });
+  const next = make("button", { type: "button", class: "plain", text: "Next", hidden: true, on: { click: find } });
   const reset = make("button", { type: "button", class: "plain", text: "Show all", on: { click: () => zoom(0) } });
-  parent.append(make("div", { class: "controls" }, choice, search, reset, hits), box, note);
+  parent.append(make("div", { class: "controls" }, choice, ...(data.single ? [] : [noise]), search, next, reset, hits), box, note, tiny);
   draw();
 }
 
@@ -245,8 +282,8 @@ function showFlame() {
   const parent = section("tree", data.single ? "Call tree" : "Call tree, before and after");
   Flame(parent, data.flame);
   if (!data.single) {
-    const legend = make("p", { class: "soft legend" }, "Red: slower, blue: faster, by the means of the captures; noise is included. " +
-      "Where the time of all scopes cannot be told to have changed, color is what moved against it. ");
+    const legend = make("p", { class: "soft legend" }, "Red: slower, blue: faster, by the means of the captures: what is new or gone, and calls of ops and kernels that the tables declare changed. " +
+      "Where the time of all scopes cannot be told to have changed, what the unchanged code did is taken out of the colors. ");
     legend.append(make("span", { class: "added", text: "added" }), make("span", { class: "removed", text: "removed" }));
     parent.append(legend);
   }
@@ -293,10 +330,13 @@ function showDistributions() {
 // All -------------------------------------------------------------------------------------
 
 showHead();
-showFlame();
-const tables = section("tables", "Tables");
-data.tables.forEach((table, number) => showTable(tables, table, number));
-showDistributions();
-const last = section("reproduce", "How to reproduce");
-for (const text of data.blocks) last.append(make("pre", { text, tabindex: "0" }));
-for (const text of data.remarks) last.append(make("p", { class: "soft", text }));
+// The verdict is painted before the rest is drawn.
+requestAnimationFrame(() => setTimeout(() => {
+  showFlame();
+  const tables = section("tables", "Tables");
+  data.tables.forEach((table, number) => showTable(tables, table, number));
+  showDistributions();
+  const last = section("reproduce", "How to reproduce");
+  for (const text of data.blocks) last.append(make("pre", { text, tabindex: "0" }));
+  for (const text of data.remarks) last.append(make("p", { class: "soft", text }));
+}));

@@ -1,0 +1,1 @@
+"""Captures that were recorded, in one DuckDB file: compared later, and followed over time."""
