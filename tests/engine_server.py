@@ -155,12 +155,17 @@ class Engine:
     def start_torch(self, stack: bool, shapes: bool) -> None:
         activities = [ProfilerActivity.CPU]
         frames = stack and self.frames
-        if frames:
+        for attempts_left in range(3 if frames else 1, 0, -1):
             # torch looks at every thread's frames here, and asserts that none of them ends
             # meanwhile: handlers that have replied get the time to come to their end.
-            time.sleep(0.1)
-        self.profiler = profile(activities=activities, with_stack=frames, record_shapes=shapes)
-        self.profiler.start()
+            time.sleep(0.1 if frames else 0)
+            self.profiler = profile(activities=activities, with_stack=frames, record_shapes=shapes)
+            try:
+                self.profiler.start()
+                break
+            except RuntimeError:
+                if attempts_left == 1:
+                    raise
         self.is_recording = True
 
     def stop_torch(self) -> bytes:

@@ -303,7 +303,7 @@ def _noise(samples: Samples, spread: Floats, key: RowKey) -> float | None:
     if key not in samples.keys:
         return None
     value = float(spread[samples.keys.index(key)])
-    return None if isnan(value) else value  # no side has two captures
+    return None if isnan(value) else _sure_digits(value)  # no side has two captures
 
 
 def _per_call_of_two(
@@ -317,8 +317,15 @@ def _per_call_of_two(
 
 def _relative(change: Interval) -> Interval:
     """A log of a ratio as a relative change."""
-    low, estimate, high = (float(np.expm1(x)) for x in (change.low, change.estimate, change.high))
+    low, estimate, high = (
+        _sure_digits(np.expm1(x)) for x in (change.low, change.estimate, change.high)
+    )
     return Interval(estimate, low, high, change.confidence)
+
+
+def _sure_digits(value: float) -> float:
+    """The digits that are the same on every machine: logarithms differ in the last by processor."""
+    return float(f"{value:.10g}")
 
 
 # Steps ------------------------------------------------------------------------------------
