@@ -170,5 +170,3 @@ def test_ranks_are_no_samples_of_each_other() -> None:
     refused = run("diff", *sides)
     assert isinstance(refused.exception, TraceqError)
     assert "ranks of one run are no samples" in str(refused.exception)
-    several = run("ops", *map(str, RANKS.glob("after-*.gz")))
-    assert "--by rank" in str(several.exception)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from traceq.history.recording import record, trend
     from traceq.history.store import History
     from traceq.loading import open_trace as open
+    from traceq.op_sums import sum_ops
     from traceq.part import Part
     from traceq.table import ResultTable
     from traceq.trace import Trace
@@ -35,6 +36,7 @@ __all__ = [
     "diff",
     "open",
     "record",
+    "sum_ops",
     "trend",
 ]
 
@@ -49,6 +51,7 @@ _HOMES = {
     "diff": ("traceq.compare", "diff"),
     "open": ("traceq.loading", "open_trace"),
     "record": ("traceq.history.recording", "record"),
+    "sum_ops": ("traceq.op_sums", "sum_ops"),
     "trend": ("traceq.history.recording", "trend"),
 }
 

@@ -33,11 +33,13 @@ from traceq.samples import CPU, Asked, RowKey
 from traceq.stats import LEAST_LEVEL, Interval, Verdict
 from traceq.table import records
 from traceq.trace import Patterns, Trace, not_under_scope
+from traceq.units import plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from traceq.diff_plots import DiffPlots
+    from traceq.gathering import LeftOut
 
 SCHEMA_VERSION = 2
 """Version of :meth:`Diff.to_dict`; raised when a key changes its meaning or goes away."""
@@ -45,6 +47,7 @@ SCHEMA_VERSION = 2
 STATUS_ORDER = ("replaced", "changed", "added", "removed", "uneven", "same")
 """``uneven``: the calls differ, but in some scopes or captures alone."""
 
+_MOST_LEFT_OUT = 5
 _NOT_CHANGED = ("same", "uneven")
 
 
@@ -116,6 +119,13 @@ class Diff:
     outcomes: tuple[Outcome, ...] = ()
     warnings: tuple[str, ...] = ()
     kept: tuple[tuple[Reading, ...], tuple[Reading, ...]] = field(default=((), ()), compare=False)
+
+    def lacking(self, left: Sequence[LeftOut]) -> Diff:
+        """The same, told to lack captures that could not be read."""
+        told = [str(item) for item in left[:_MOST_LEFT_OUT]]
+        if more := len(left) - len(told):
+            told.append(f"left out: {plural(more, 'more capture')} that could not be read")
+        return dataclasses.replace(self, warnings=(*told, *self.warnings)) if told else self
 
     @property
     def changes(self) -> pd.DataFrame:

@@ -6,6 +6,8 @@ on stderr, and exits with :attr:`TraceqError.exit_code`. Bugs are left to raise 
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class TraceqError(Exception):
     """Base of all errors that a user can cause.
@@ -20,8 +22,18 @@ class TraceqError(Exception):
         self.message = message
         self.hint = hint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For errors of other processes: a class may have taken other arguments."""
+        return _rebuilt, (type(self), self.message, self.hint)
+
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+def _rebuilt(kind: type[TraceqError], message: str, hint: str | None) -> TraceqError:
+    error = kind.__new__(kind, message)
+    TraceqError.__init__(error, message, hint=hint)
+    return error
 
 
 class TraceReadError(TraceqError):

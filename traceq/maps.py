@@ -61,12 +61,13 @@ def sum_side(captures: Sequence[Reading], ops: Collection[str]) -> dict[str, Any
 
 
 def _sum(capture: Reading, ops: Collection[str]) -> dict[str, Any]:
-    if capture.trace is None:
+    if capture.again is None:
         raise UsageError(
             f"{capture.path}: --map needs the trace itself, and this one is a record of it",
             hint="Leave --map away: what replaced what is found without it.",
         )
-    return capture.trace.sum_ops(ops, capture.under, windows=capture.windows)
+    with capture.again() as part:
+        return part.trace.sum_ops(ops, part.patterns, windows=part.windows)
 
 
 def _chosen_ops(table: pd.DataFrame, capture: Reading, pattern: str, status: str) -> list[str]:

@@ -133,7 +133,7 @@ def gather_ranks(captures: Sequence[Reading]) -> Ranks:
 
 def _doubts(by_rank: Mapping[int, Reading]) -> Iterator[str]:
     """What the traces tell of their groups: collectives are matched as if all ranks were one."""
-    infos = [item.trace.facts for item in by_rank.values() if item.trace is not None]
+    infos = [item.info for item in by_rank.values()]
     told = [info.metadata.get("distributedInfo") for info in infos if info is not None]
     known = [item for item in told if isinstance(item, dict)]
     groups = max((_count(item.get("pg_count")) for item in known), default=1)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,11 +21,13 @@ from traceq.calltree import NONE, outermost, sum_by
 from traceq.comparability import CaptureFacts, read_facts
 from traceq.errors import PatternError, UsageError
 from traceq.gpu import Activities, at
+from traceq.info import TraceInfo
 from traceq.kernel_names import short_kernel
 from traceq.kernels import GpuAccount, GpuWork, scope_homes
 from traceq.model import Ints, Tally
 from traceq.names import fold_name
 from traceq.outline import NO_CPU, Outline, Vocabulary, lay_out_kernels
+from traceq.part import Part
 from traceq.selection import Windows
 from traceq.trace import Patterns, Trace
 
@@ -54,6 +57,11 @@ class Question:
     def limits(self) -> dict[str, Any]:
         """The limits of time, as :meth:`Trace.windows` takes them."""
         return {"steps": self.steps, "skip_first": self.skip_first, "window": self.window}
+
+    def part_of(self, trace: Trace) -> Part:
+        """What the question chooses of a trace."""
+        levels = (self.under,) if self.under else ()
+        return Part(trace, levels, self.steps, self.skip_first, self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +103,15 @@ class ScopeWork:
 class Reading:
     """One capture, read: all that a comparison asks of it.
 
-    ``trace`` is what it was read from, maybe closed by then (None: it was recorded in a history).
     ``spans`` is the number of windows that limit the time (None: no limit), ``step_source`` how
     steps were found, ``facts`` the conditions of the capture, ``names`` all names of its slices,
     ``doubts`` what of the file is missing. ``ops`` and ``kernels`` are its tables without the rows
     that have no calls, ``variants`` the full names of each kernel in short, ``outline`` and
     ``work`` what is below the scopes, one by one; ``shapes`` gives the number of the input shapes
     of each node of the outline (-1: none), ``outside`` the calls of each op outside of the scopes.
-    ``sha256`` is that of the file (None: it
-    is none), ``events`` what became of all that is in it (None: loaded by another program).
+    ``sha256`` is that of the file (None: it is none), ``events`` what became of all that is in it
+    (None: loaded by another program), ``info`` what it tells of itself (None: the same, or it is a
+    record). ``again`` opens what was read, for what was not asked at first (None: a record).
     """
 
     path: str
@@ -124,8 +132,8 @@ class Reading:
     words: Words
     sha256: str | None = None
     events: Tally | None = None
-    trace: Trace | None = None
-    windows: Windows | None = None
+    info: TraceInfo | None = None
+    again: Callable[[], AbstractContextManager[Part]] | None = None
 
     @property
     def steps(self) -> int:
@@ -260,8 +268,8 @@ def _read(trace: Trace, question: Question, windows: Windows | None) -> Reading:
         words=question.words,
         sha256=_sha256(trace.path),
         events=None if trace.facts is None else trace.ledger.total,
-        trace=trace,
-        windows=windows,
+        info=trace.facts,
+        again=lambda: nullcontext(question.part_of(trace)),
     )
 
 

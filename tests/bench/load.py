@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from traceq.trace import Trace
+
 QUERY = """
 SELECT COUNT(*) AS calls, SUM(s.dur) AS total
 FROM slice s
@@ -40,16 +42,17 @@ def _one(path: str) -> Answer:
 
 def _both(path: str) -> Answer:
     """As a diff opens two captures: the trace, and one like it of other content."""
-    from traceq.ahead import reading_ahead
-    from traceq.loading import open_trace
+    from tests.bench.load import count_events  # not this one's, which no other process has
+    from traceq.gathering import Opening, gather_each, split
 
-    paths, read = [path, str(Path(path).parent / "copy.json.gz")], []
-    with reading_ahead(paths, "default") as ahead:
-        for name in paths:
-            ahead.wait_for(name)
-            with open_trace(name) as trace:
-                read.append(trace.ledger.total.read)
+    paths = [path, str(Path(path).parent / "copy.json.gz")]
+    read, _ = split([*gather_each(paths, count_events, Opening())])
     return read[:1] if read[0] == read[1] else read
+
+
+def count_events(trace: Trace) -> int:
+    """What is asked of both: that they are read."""
+    return trace.ledger.total.read
 
 
 def _sql(path: str) -> Answer:
@@ -93,8 +96,8 @@ SIDES: dict[str, Callable[[str], Answer]] = {"first open": _one, "both of a diff
 def main() -> None:
     """Run one way on one trace."""
     way, path = sys.argv[1:]
-    import traceq.ahead
     import traceq.engine.wasm  # both sides' imports, so that the wall time is that of the work
+    import traceq.gathering
     import traceq.loading  # noqa: F401
 
     started = time.monotonic()

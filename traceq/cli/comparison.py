@@ -6,28 +6,28 @@ What a comparison finds is left to ``compare``, how it is shown to each command.
 from __future__ import annotations
 
 import functools
-import glob
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import click
 
-from traceq.ahead import reading_ahead
 from traceq.cli import options
-from traceq.cli.opening import history_in, opened
-from traceq.errors import TraceReadError, UsageError
+from traceq.cli.opening import expand, history_in, how_to_open, reading, tell_left_out
+from traceq.errors import TraceqError, TraceReadError, UsageError
 from traceq.evidence import BOUND, LEVEL
 from traceq.gate import Outcome, exit_code, parse_condition
+from traceq.gathering import LeftOut, gather, split
 from traceq.history.recording import FILE
 from traceq.history.refs import runs_meant
 from traceq.history.series import not_recorded
 from traceq.history.store import History
+from traceq.many import Done, Workers
 from traceq.maps import parse_map
 from traceq.ranks import Ranks, gather_ranks
-from traceq.reading import Question, Reading, read
+from traceq.reading import Question, Reading
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Inconclusive = Literal["pass", "fail"] | None
@@ -69,21 +69,6 @@ class Captures:
             missing = "after" if old else "before"
             raise UsageError(f"no capture is named for {missing}", hint="Give BEFORE AFTER.")
         return old, new
-
-
-def expand(texts: Sequence[str]) -> list[str]:
-    """The files that names and globs stand for. Raises TraceReadError."""
-    return [path for text in texts for path in _files(text)]
-
-
-def _files(text: str) -> list[str]:
-    """The files of a glob, in the order of their names; a name that is none stands for itself."""
-    if not glob.has_magic(text) or Path(text).exists():
-        return [text]
-    found = sorted(glob.glob(text))
-    if found:
-        return found
-    raise TraceReadError(f"{text}: no file has such a name", hint="Check the path and the quotes.")
 
 
 def captures(command: Command) -> Command:
@@ -194,32 +179,51 @@ db = click.option(
 )
 
 
-def read_ranks(names: Sequence[str], question: Question, opening: dict[str, Any]) -> Ranks:
-    """The captures of one run's ranks, read."""
-    return gather_ranks(read_captures(expand(names), question, opening))
+def read_ranks(
+    names: Sequence[str], question: Question, opening: dict[str, Any], workers: Workers
+) -> tuple[Ranks, list[LeftOut]]:
+    """The captures of one run's ranks, read, and the files that cannot be."""
+    captures, left = read_captures(expand(names), question, opening, workers)
+    ranks = gather_ranks(captures)
+    return replace(ranks, doubts=(*map(str, left), *ranks.doubts)), left
 
 
-def leave(outcomes: Sequence[Outcome], undecided: Inconclusive) -> None:
-    """Say on stderr which conditions did not pass, and leave with the exit code for it."""
+def leave(
+    outcomes: Sequence[Outcome], undecided: Inconclusive, left: Sequence[LeftOut] = ()
+) -> None:
+    """Say on stderr which conditions did not pass, and leave with the exit code for it.
+
+    A result that lacks some of the files is none to rely on unseen: its exit code is an error's.
+    """
+    tell_left_out(left)
     for outcome in outcomes:
         if outcome.state != "pass" or outcome.is_about_nothing:
             click.echo(f"traceq: {outcome.reason}", err=True)
-    if code := exit_code(outcomes, undecided):
+    if code := TraceqError.exit_code if left else exit_code(outcomes, undecided):
         raise click.exceptions.Exit(code)
 
 
 def read_sides(
-    named: Captures, question: Question, opening: dict[str, Any], db: str | None = None
-) -> tuple[list[Reading], list[Reading]]:
-    """All captures of both sides, read; ``db`` is the history that holds them, if one does."""
+    named: Captures,
+    question: Question,
+    opening: dict[str, Any],
+    workers: Workers,
+    db: str | None = None,
+) -> tuple[list[Reading], list[Reading], list[LeftOut]]:
+    """All captures of both sides, read, and the files that cannot be, if each side has others.
+
+    ``db`` is the history that holds them, if one does.
+    """
     if db is not None:
-        return _recorded(named, question, history_in(db))
+        return (*_recorded(named, question, history_in(db)), [])
     sides = named.paths()
     paths = [path for side in sides for path in side]
     for path in paths:
         _check_no_run(path)
-    found = read_captures(paths, question, opening)
-    return found[: len(sides[0])], found[len(sides[0]) :]
+    found = _gathered(paths, question, opening, workers)
+    old, left_before = split(found[: len(sides[0])])
+    new, left_after = split(found[len(sides[0]) :])
+    return old, new, [*left_before, *left_after]
 
 
 def _check_no_run(path: str) -> None:
@@ -247,20 +251,20 @@ def _recorded(
 
 
 def read_captures(
-    paths: Sequence[str], question: Question, opening: dict[str, Any]
-) -> list[Reading]:
-    """Read captures one after the other, the files of the next ones ahead."""
-    named = opening.get("engine") or os.environ.get("TRACEQ_ENGINE")
-    helpers = 0 if named or opening.get("no_cache") else None  # without the cache they are no help
-    with reading_ahead(paths, opening["args"], helpers=helpers) as ahead:
-        found = []
-        for path in paths:
-            ahead.wait_for(path)
-            found.append(read_capture(path, question, opening))
-        return found
+    paths: Sequence[str], question: Question, opening: dict[str, Any], workers: Workers
+) -> tuple[list[Reading], list[LeftOut]]:
+    """Read captures; those that cannot be are left out. Raises where there is no other."""
+    return split(_gathered(paths, question, opening, workers))
+
+
+def _gathered(
+    paths: Sequence[str], question: Question, opening: dict[str, Any], workers: Workers
+) -> list[Done[Reading]]:
+    with reading(paths) as progress:
+        return [*gather(paths, question, how_to_open(opening), workers, progress)]
 
 
 def read_capture(path: str, question: Question, opening: dict[str, Any]) -> Reading:
-    """Read a capture; its engine goes before the next comes, so that many fit."""
-    with opened(path, **opening) as trace:
-        return read(trace, question)
+    """Read one capture."""
+    ((capture,), _) = read_captures([path], question, opening, Workers())
+    return capture

@@ -11,7 +11,9 @@ from traceq.cli.comparison import Captures, Inconclusive
 from traceq.cli.output import records_to_csv, render, to_json, write
 from traceq.compare import Diff, compare
 from traceq.errors import UsageError
-from traceq.ranks import pair_ranks
+from traceq.gathering import LeftOut
+from traceq.many import Workers
+from traceq.ranks import Ranks, pair_ranks
 from traceq.reading import Question
 from traceq.report import diff_report, pull_request_report
 from traceq.report.ranks import ranks_diff_report
@@ -33,6 +35,7 @@ from traceq.table import records
 @options.within
 @options.limit
 @options.output("table", "markdown", "json", "csv", "svg")
+@options.workers
 @options.opening
 def command(
     captures: Captures,
@@ -46,6 +49,7 @@ def command(
     limit: int | None,
     format_: str,
     output: str | None,
+    workers: Workers,
     **opening: Any,
 ) -> None:
     """Compare two sides: what replaced what, calls and times of ops and kernels.
@@ -63,23 +67,42 @@ def command(
     if by is not None:
         if db is not None:
             raise UsageError("ranks are read from traces", hint="Leave --db away, or --by.")
-        return write(_of_ranks(captures, question, format_, output, opening), output)
-    old, new = comparison.read_sides(captures, question, opening, db)
-    result = compare(old, new, question, **choices)
+        text, left = _of_ranks(captures, question, format_, output, opening, workers)
+        write(text, output)
+        return comparison.leave((), inconclusive, left)
+    old, new, left = comparison.read_sides(captures, question, opening, workers, db)
+    result = compare(old, new, question, **choices).lacking(left)
     write(_format(result, show_all, limit, format_, output), output)
-    return comparison.leave(result.outcomes, inconclusive)
+    return comparison.leave(result.outcomes, inconclusive, left)
 
 
 def _of_ranks(
-    captures: Captures, question: Question, format_: str, path: str | None, opening: dict[str, Any]
+    captures: Captures,
+    question: Question,
+    format_: str,
+    path: str | None,
+    opening: dict[str, Any],
+    workers: Workers,
+) -> tuple[str, list[LeftOut]]:
+    (before, lost), (after, lost_after) = (
+        comparison.read_ranks(side, question, opening, workers) for side in captures.names()
+    )
+    text = _ranks_text(before, after, question, format_, path)
+    return text, [*lost, *lost_after]
+
+
+def _ranks_text(
+    before: Ranks, after: Ranks, question: Question, format_: str, path: str | None
 ) -> str:
-    before, after = (comparison.read_ranks(side, question, opening) for side in captures.names())
     pairs = pair_ranks(before, after)
     if format_ == "csv":
         return records_to_csv(records(pairs), list(pairs.columns))
     if format_ == "json":
         head = {"schema": 1, "kind": "ranks-diff", "under": list(question.under)}
-        sides = {"straggler": [before.straggler, after.straggler]}
+        sides = {
+            "straggler": [before.straggler, after.straggler],
+            "warnings": [*before.doubts, *after.doubts],
+        }
         return to_json(head | sides | {"within": question.limits, "rows": records(pairs)})
     if format_ == "svg":
         raise UsageError("there is no picture of ranks", hint="Choose another --format.")

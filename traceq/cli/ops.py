@@ -7,12 +7,11 @@ from typing import Any
 import click
 
 from traceq.cli import options
-from traceq.cli.opening import opened
+from traceq.cli.opening import expand, opened
 from traceq.cli.output import records_to_csv, render, to_json, write
 from traceq.cli.part import read_limits, read_part
-from traceq.errors import UsageError
+from traceq.many import Workers
 from traceq.report import SORT_KEYS, cut, ops_report, sorted_ops
-from traceq.table import records
 from traceq.trace import Trace
 
 SCHEMA_VERSION = 1
@@ -23,7 +22,12 @@ SCHEMA_VERSION = 1
     epilog="Example: traceq ops trace.json.gz --under GatedDeltaNet --match flatten --sort calls",
 )
 @click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
-@options.by_rank
+@click.option(
+    "--by",
+    type=click.Choice(["rank", "trace"]),
+    help="rank: the captures are ranks of one run; show each, and who was waited for in "
+    "collectives. trace: a row for each op of each trace (JSON, CSV).",
+)
 @options.under
 @options.match
 @click.option(
@@ -37,6 +41,7 @@ SCHEMA_VERSION = 1
 @options.within
 @options.limit
 @options.output("table", "markdown", "json", "csv")
+@options.workers
 @options.opening
 def command(
     traces: tuple[str, ...],
@@ -48,55 +53,26 @@ def command(
     limit: int | None,
     format_: str,
     output: str | None,
+    workers: Workers,
     **opening: Any,
 ) -> None:
     """Calls, CPU and GPU time of each op of TRACE, or of those under a scope.
 
-    Names that differ in addresses, line numbers or instance numbers alone are one op. With --by
-    rank, TRACE... are the ranks of one run (files, or a glob in quotes): what each did, who was
-    waited for in collectives, and what differs most between them.
+    Names that differ in addresses, line numbers or instance numbers alone are one op. Several
+    traces (files, or a glob in quotes) are added up; what cannot be read is told and left out, with
+    exit code 2. With --by rank they are the ranks of one run: what each did, who was waited for in
+    collectives, and what differs most between them.
     """
     rows = options.rows_to_show(limit, format_)
-    if by is not None:
-        return write(_of_ranks(traces, under, within, rows, format_, output, opening), output)
-    if len(traces) > 1:
-        raise UsageError("several traces are ranks of one run", hint="Add --by rank.")
-    with opened(traces[0], **opening) as source:
+    paths = expand(traces)
+    if by is not None or len(paths) > 1:
+        # Not above: all that compares takes as long to import as one trace to show.
+        from traceq.cli.many_ops import Shown, show_ops
+
+        shown = Shown(by, under, match, sort, within, rows, format_, output)
+        return show_ops(paths, shown, opening, workers)
+    with opened(paths[0], **opening) as source:
         return write(_result(source, under, match, sort, within, rows, format_, output), output)
-
-
-def _of_ranks(
-    traces: tuple[str, ...],
-    under: tuple[str, ...],
-    within: dict[str, Any],
-    limit: int | None,
-    format_: str,
-    path: str | None,
-    opening: dict[str, Any],
-) -> str:
-    # Not above: all that compares takes as long to import as one trace to show.
-    from traceq.cli import comparison
-    from traceq.reading import Question
-    from traceq.report.ranks import ranks_report
-
-    question = Question(under=under, **within)
-    ranks = comparison.read_ranks(traces, question, opening)
-    if format_ == "csv":
-        return records_to_csv(records(ranks.ops), list(ranks.ops.columns))
-    if format_ == "json":
-        return to_json(
-            {
-                "schema": SCHEMA_VERSION,
-                "kind": "ranks",
-                "under": list(question.under),
-                "within": question.limits,
-                "straggler": ranks.straggler,
-                "unmatched": ranks.unmatched,
-                "ranks": records(ranks.table),
-                "rows": records(ranks.ops),
-            }
-        )
-    return render(ranks_report(ranks, question.under, limit=limit), format_, path)
 
 
 def _result(

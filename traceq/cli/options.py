@@ -8,6 +8,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from traceq.many import Workers
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -49,6 +51,31 @@ def opening(command: Command) -> Command:
             help="Read the file, also where what was read of it before is kept (traceq cache).",
         ),
     )(command)
+
+
+def workers(command: Command) -> Command:
+    """Where many traces are read; the command gets one :class:`traceq.many.Workers`."""
+
+    @functools.wraps(command)
+    def placed(*, jobs: int | None, on: str | None, **rest: Any) -> Any:
+        return command(workers=Workers(jobs, on), **rest)
+
+    return chain(
+        click.option(
+            "-j",
+            "--jobs",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Read so many traces at once; by default as many as there are cores and memory "
+            "for.",
+        ),
+        click.option(
+            "--on",
+            metavar="CLUSTER",
+            help="Read the traces on a Ray cluster, one a task: ray (that of RAY_ADDRESS, or this "
+            "machine) or ray://HOST:PORT. Needs the extra traceq[ray].",
+        ),
+    )(cast(Command, placed))
 
 
 def under(command: Command) -> Command:

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from traceq.cli import comparison, options
-from traceq.cli.opening import history_in
+from traceq.cli.opening import expand, history_in
 from traceq.history.labels import parse_labels
 from traceq.history.recording import labels_of
 from traceq.history.store import Recorded
+from traceq.many import Workers
 from traceq.reading import Question
 from traceq.units import plural, printable
 
@@ -32,6 +33,7 @@ from traceq.units import plural, printable
 @options.within
 @click.option("--force", is_flag=True, help="Record captures of other work or another model too.")
 @options.db
+@options.workers
 @options.opening
 def command(
     traces: tuple[str, ...],
@@ -40,6 +42,7 @@ def command(
     within: dict[str, Any],
     force: bool,
     db: str,
+    workers: Workers,
     **opening: Any,
 ) -> None:
     """Put the captures TRACE... into a history as one run: all of them, or after a kill none.
@@ -51,8 +54,8 @@ def command(
     """
     given = parse_labels(labels)
     question = Question(under=under, **within)
-    paths = comparison.expand(traces)
-    captures = comparison.read_captures(paths, question, opening)
+    paths = expand(traces)
+    captures, left = comparison.read_captures(paths, question, opening, workers)
     history = history_in(db)
     recorded = history.record(captures, question, given, labels_of(captures), force=force)
     shown = printable(", ".join(f"{key}={value}" for key, value in recorded.labels.items()))
@@ -66,6 +69,7 @@ def command(
         f"traceq: run {recorded.run} in {db}: {_became(recorded)}; {shown or 'no labels'}",
         err=True,
     )
+    comparison.leave((), None, left)
 
 
 def _became(recorded: Recorded) -> str:

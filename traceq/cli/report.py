@@ -13,6 +13,8 @@ from traceq.cli.output import write
 from traceq.compare import compare
 from traceq.errors import UsageError
 from traceq.gate import Outcome
+from traceq.gathering import LeftOut
+from traceq.many import Workers
 from traceq.reading import Question
 from traceq.units import printable
 
@@ -31,6 +33,7 @@ _FLAGS = {"match": "--match", "maps": "--map", "fail_if": "--fail-if"}
 @comparison.inconclusive
 @options.within
 @click.option("-o", "--output", metavar="FILE", required=True, help="The page, one HTML file.")
+@options.workers
 @options.opening
 def command(
     captures: Captures,
@@ -40,6 +43,7 @@ def command(
     inconclusive: Inconclusive,
     within: dict[str, Any],
     output: str,
+    workers: Workers,
     **opening: Any,
 ) -> None:
     """Write a page: the verdict, the call tree of both sides, all tables, each op's calls.
@@ -52,6 +56,7 @@ def command(
 
     question = Question(under=under, **within)
     outcomes: tuple[Outcome, ...] = ()
+    left: list[LeftOut] = []
     if captures.alone is not None and db is None:
         if unused := [name for name in _FLAGS if choices[name]]:
             raise UsageError(
@@ -61,8 +66,8 @@ def command(
         capture = comparison.read_capture(captures.alone, question, opening)
         data = capture_page(capture, question)
     else:
-        old, new = comparison.read_sides(captures, question, opening, db)
-        result = compare(old, new, question, **choices)
+        old, new, left = comparison.read_sides(captures, question, opening, workers, db)
+        result = compare(old, new, question, **choices).lacking(left)
         data, outcomes = diff_page(result), result.outcomes
     write(to_page(f"traceq: {printable(Path(output).stem)}", data), output)
-    comparison.leave(outcomes, inconclusive)
+    comparison.leave(outcomes, inconclusive, left)

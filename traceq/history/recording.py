@@ -72,8 +72,7 @@ def trend(
 
 def labels_of(captures: Sequence[Reading]) -> dict[str, str]:
     """What captures tell of their code and machine, else the job that records them."""
-    infos = [item.trace.facts if item.trace else None for item in captures]
-    return known_labels(infos, os.environ)
+    return known_labels([item.info for item in captures], os.environ)
 
 
 def _question(under: Patterns, steps: str | None, skip_first: bool, window: str | None) -> Question:

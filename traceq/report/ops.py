@@ -36,6 +36,13 @@ _MORE_COLUMNS = (
     Column("outermost", "CPU outermost µs", Unit.MICROS, 7),
     Column("category", "category", Unit.TEXT, 8),
 )
+_OF_TRACES = (
+    Column("traces", "traces", Unit.COUNT),
+    Column("total_median", "median/trace µs", Unit.MICROS),
+    Column("total_least", "least µs", Unit.MICROS, 1),
+    Column("total_most", "most µs", Unit.MICROS, 1),
+    Column("most_path", "in", Unit.NAME, 5, ample=24),
+)
 _TRACK_COLUMNS = (
     Column("op", "not CPU time", Unit.NAME),
     Column("calls", "slices", Unit.COUNT),
@@ -62,7 +69,7 @@ def ops_report(
     limit: int | None = None,
     matched: bool = False,
 ) -> Report:
-    """Ops of one trace, sorted, at most ``limit`` of them; what is left out is said.
+    """Ops of one trace or the sum of several, sorted, at most ``limit``; what is left out is said.
 
     Slices on the GPU's own tracks get a table of their own where they were asked for by name.
     """
@@ -91,13 +98,14 @@ def _headline(ops: pd.DataFrame, part: Part) -> str:
 
 def _host_table(parts: Cut, part: Part, device: pd.DataFrame, sort: str, matched: bool) -> Table:
     gpu = GPU_COLUMNS if part.has_gpu else ()
+    more = (*_OF_TRACES, *gpu) if part.traces > 1 else gpu
     notes = [left_note(parts.left, "ops", {"self": "CPU self", "gpu_self": "GPU own"})]
     if len(device) and not matched:
         slices = plural(int(device["calls"].sum()), "slice")
         notes.append(f"Not shown, as no CPU time: {slices} {NOT_CPU_NOTE}")
     return Table(
         "",
-        kept((*_CPU_COLUMNS, *gpu, *_MORE_COLUMNS), sort, "self"),
+        kept((*_CPU_COLUMNS, *more, *_MORE_COLUMNS), sort, "self"),
         tuple(map(_host_row, parts.all_shown)),
         " ".join(filter(None, notes)),
     )

@@ -29,7 +29,8 @@ class Part:
     """What was asked for, and what must be known of it before a figure is believed.
 
     ``scopes`` and ``scopes_total`` (ns) are None where there is no pattern; ``within`` says in
-    words to which steps or window the report is limited, ``limits`` in data.
+    words to which steps or window the report is limited, ``limits`` in data. ``traces``
+    is of how many traces this is the sum.
     """
 
     path: str
@@ -40,6 +41,7 @@ class Part:
     limits: dict[str, Any]
     gpu: GpuAccount
     warnings: tuple[str, ...] = ()
+    traces: int = 1
 
     @property
     def has_gpu(self) -> bool:
@@ -49,9 +51,13 @@ class Part:
     @property
     def place(self) -> str:
         """Where the report looks, to end a headline."""
+        many = f" of {plural(self.traces, 'trace')}" if self.traces > 1 else ""
         if self.scopes is None:
-            return "in the chosen time" if self.within else "in the whole trace"
-        return f"under {plural(self.scopes, 'scope')} of {quoted(self.under)}"
+            if self.within:
+                return f"in the chosen time{many}"
+            return f"in {self.traces:,} whole traces" if many else "in the whole trace"
+        inside = f" in {plural(self.traces, 'trace')}" if many else ""
+        return f"under {plural(self.scopes, 'scope')} of {quoted(self.under)}{inside}"
 
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,141 @@
+"""``traceq ops`` of several traces: added up, each by itself, or as the ranks of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from traceq.cli.comparison import leave, read_ranks
+from traceq.cli.opening import how_to_open, reading
+from traceq.cli.output import records_to_csv, render, to_json, write
+from traceq.errors import UsageError
+from traceq.many import Workers
+from traceq.op_sums import OpSums, ask_ops, read_ops
+from traceq.ranks import Ranks
+from traceq.reading import Question
+from traceq.report import Part, cut, ops_report, sorted_ops
+from traceq.report.ranks import ranks_report
+from traceq.table import records
+from traceq.units import plural
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What of the traces is to be shown, and how."""
+
+    by: str | None
+    under: tuple[str, ...]
+    match: tuple[str, ...]
+    sort: str
+    within: dict[str, Any]
+    limit: int | None
+    format_: str
+    path: str | None
+
+
+def show_ops(paths: Sequence[str], shown: Shown, opening: dict[str, Any], workers: Workers) -> None:
+    """Write the ops of several traces, and leave with an error's code if any could not be read."""
+    if shown.by == "trace" and shown.format_ not in ("json", "csv"):
+        raise UsageError(
+            "rows of each trace are too many to print", hint="Add --format csv, or json."
+        )
+    if shown.by == "rank":
+        question = Question(under=shown.under, **shown.within)
+        ranks, left = read_ranks(paths, question, opening, workers)
+        text = _ranks_text(ranks, shown)
+    else:
+        asked = ask_ops(shown.under, shown.match, shown.within)
+        with reading(paths) as progress:
+            sums = read_ops(paths, asked, how_to_open(opening), workers, progress)
+        left, text = [*sums.left_out], _sums_text(sums, shown)
+    write(text, shown.path)
+    leave((), None, left)
+
+
+def _ranks_text(ranks: Ranks, shown: Shown) -> str:
+    if shown.format_ == "csv":
+        return records_to_csv(records(ranks.ops), list(ranks.ops.columns))
+    if shown.format_ == "json":
+        return to_json(
+            {
+                "schema": SCHEMA_VERSION,
+                "kind": "ranks",
+                "under": list(shown.under),
+                "within": shown.within,
+                "straggler": ranks.straggler,
+                "unmatched": ranks.unmatched,
+                "warnings": list(ranks.doubts),
+                "ranks": records(ranks.table),
+                "rows": records(ranks.ops),
+            }
+        )
+    report = ranks_report(ranks, shown.under, limit=shown.limit)
+    return render(report, shown.format_, shown.path)
+
+
+def _sums_text(sums: OpSums, shown: Shown) -> str:
+    table = sums.by_trace() if shown.by == "trace" else sums.table
+    if shown.format_ in ("json", "csv") and shown.by is None:
+        table = sorted_ops(table, shown.sort)
+    if shown.format_ == "csv":
+        return records_to_csv(cut(table, "op", shown.limit).plain, list(table.columns))
+    part = _part(sums, shown)
+    if shown.format_ == "json":
+        rows = cut(table, "op", shown.limit).plain
+        return to_json(_head(sums, part, shown) | {"rows_total": len(table), "rows": rows})
+    report = ops_report(table, part, sort=shown.sort, limit=shown.limit, matched=bool(shown.match))
+    return render(report, shown.format_, shown.path)
+
+
+def _head(sums: OpSums, part: Part, shown: Shown) -> dict[str, Any]:
+    head = part.as_dict()
+    del head["path"]
+    traces = [
+        {
+            "path": item.path,
+            "scopes": item.scopes,
+            "scopes_total": item.scopes_total,
+            "gpu": asdict(item.gpu),
+        }
+        for item in sums.each
+    ]
+    left = [{"path": item.path, "reason": item.error.message} for item in sums.left_out]
+    return {
+        "schema": SCHEMA_VERSION,
+        "kind": "ops-by-trace" if shown.by == "trace" else "ops-sum",
+        "traces": traces,
+        "left_out": left,
+        **head,
+        "match": list(shown.match),
+    }
+
+
+def _part(sums: OpSums, shown: Shown) -> Part:
+    """What the sums are of, in the words of a report of one trace."""
+    first = sums.each[0]
+    sources = {item.step_source for item in sums.each}
+    words = [f"{key.replace('_', ' ')} {value}" for key, value in shown.within.items() if value]
+    doubts = [f"{item.path}: {text}" for item in sums.each for text in item.doubts]
+    return Part(
+        path=first.path,
+        under=shown.under,
+        scopes=sums.scopes,
+        scopes_total=sums.scopes_total,
+        within="; ".join(words),
+        limits={**shown.within, "source": sources.pop() if len(sources) == 1 else None},
+        gpu=sums.gpu,
+        warnings=(*_first_few([*map(str, sums.left_out)]), *_first_few(doubts)),
+        traces=len(sums.each),
+    )
+
+
+_MOST = 5
+
+
+def _first_few(texts: Sequence[str]) -> list[str]:
+    """So many that they can be read; how many more there are."""
+    more = len(texts) - _MOST
+    return [*texts[:_MOST], *([f"{plural(more, 'more remark')} of this kind"] if more > 0 else [])]

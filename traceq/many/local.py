@@ -1,0 +1,320 @@
+"""Tasks in processes of this machine: children that are given one path after the other.
+
+A child that dies (killed for memory, say) costs its task one more try, at the end, in a process of
+its own. Few tasks are shared with this process, which has no start to wait for; of many it does
+none, so that no trace can end it.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from typing import IO, Any
+
+from traceq.errors import TraceqError, TraceReadError
+from traceq.many import Done, Result, Task, Workers
+from traceq.progress import Progress, file_bytes
+
+FEW = 8
+"""Up to so many traces are read by this process too."""
+
+WORTHWHILE = 3_000_000
+"""Bytes of all files together from which on starting processes pays."""
+
+_MEMORY, _MEMORY_PLAIN = 20, 2
+"""Bytes of memory for a byte of a packed file while it is read, and of plain JSON; measured."""
+
+_TRIES = 2
+
+
+def run_here(
+    task: Task[Result], paths: Sequence[str], workers: Workers, progress: Progress | None
+) -> Generator[Done[Result]]:
+    """See :func:`traceq.many.run_each`."""
+    board = _Board(paths)
+    helpers = _Helpers(task, board)
+    try:
+        helpers.start(_number_of_helpers(paths, workers))
+        for number, path in enumerate(paths):
+            while (done := board.result(number)) is None:
+                _do_or_wait(task, board, helpers, progress)
+            if isinstance(done, str):  # no file's fault
+                raise RuntimeError(f"reading {path} failed in a process of its own:\n{done}")
+            yield done
+    finally:
+        helpers.stop()
+
+
+def _do_or_wait(
+    task: Task[Any], board: _Board, helpers: _Helpers, progress: Progress | None
+) -> None:
+    """What this process does while the next result is not there: a task, or nothing."""
+    paths = board.paths
+    number = board.take_here(is_shared=len(paths) <= FEW, are_helpers=helpers.are_there)
+    if number is None:
+        board.wait()
+    else:
+        told = _of_one(progress, paths[number], len(paths))
+        board.put(number, try_task(task, paths[number], told))
+    if progress is not None and len(paths) > 1:
+        progress("captures", board.finished, len(paths))
+
+
+def _of_one(progress: Progress | None, path: str, number: int) -> Progress | None:
+    """The progress of reading one of so many files: each has its lines where they are few."""
+    if progress is None or number == 1 or number > FEW:
+        return progress if number == 1 else None
+    told, name = progress, os.path.basename(path)
+    return lambda stage, done, total: told(f"{stage} {name}", done, total)
+
+
+def try_task(task: Task[Result], path: str, progress: Progress | None = None) -> Done[Result]:
+    """What becomes of one path; an error that the file explains is one of the results."""
+    try:
+        return Done(path, task(path, progress))
+    except TraceqError as error:
+        return Done(path, error=error)
+    except MemoryError:
+        return Done(path, error=too_large(path, "it does not fit into memory"))
+
+
+def too_large(path: str, reason: str) -> TraceReadError:
+    """The error for a trace that no process could read to its end."""
+    return TraceReadError(
+        f"{path}: {reason}",
+        hint="Read fewer at a time (--jobs 1), or on a machine with more memory.",
+    )
+
+
+def _number_of_helpers(paths: Sequence[str], workers: Workers) -> int:
+    """How many children: one fewer than there is work for where this process does some."""
+    if workers.jobs is not None:
+        wanted = min(workers.jobs, len(paths))
+        return wanted if len(paths) > FEW and wanted > 1 else wanted - 1
+    if len(paths) < 2 or sum(map(file_bytes, paths)) < WORTHWHILE:
+        return 0
+    processes = min(_cores(), len(paths), _room(paths))
+    return processes if len(paths) > FEW else processes - 1
+
+
+def _room(paths: Sequence[str]) -> int:
+    """How many of the files fit into memory at once."""
+    need = max(map(memory_of, paths), default=0) + 1
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # not told on this platform
+        return 2
+    return max(1, free // need)
+
+
+def memory_of(path: str) -> int:
+    """About how many bytes of memory reading a file takes."""
+    return file_bytes(path) * (_MEMORY_PLAIN if path.endswith(".json") else _MEMORY)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Board:
+    """What is to be done and what has been, for all threads: numbers of paths, in their order."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = paths
+        self.finished = 0
+        self._left = deque(range(len(paths)))
+        self._tries = [0] * len(paths)
+        self._done: dict[int, Done[Any] | str] = {}
+        self._changed = threading.Condition()
+
+    def result(self, number: int) -> Done[Any] | str | None:
+        """What became of a path, once; the traceback of a task that raised what it should not."""
+        with self._changed:
+            return self._done.pop(number, None)
+
+    def put(self, number: int, done: Done[Any] | str) -> None:
+        with self._changed:
+            self._done[number] = done
+            self.finished += 1
+            self._changed.notify_all()
+
+    def take(self) -> int | None:
+        """The next one for a child; what cannot be read elsewhere is left to the caller."""
+        with self._changed:
+            for number in self._left:
+                if not _is_ours(self.paths[number]):
+                    return self._begin(number)
+            return None
+
+    def take_here(self, *, is_shared: bool, are_helpers: bool) -> int | None:
+        """What the calling process should do now; None: wait for the others.
+
+        What has killed a child is left to other children, as long as there are any.
+        """
+        with self._changed:
+            for number in self._left:
+                is_new = is_shared and not self._tries[number]
+                if is_new or not are_helpers or _is_ours(self.paths[number]):
+                    return self._begin(number)
+            return None
+
+    def _begin(self, number: int) -> int:
+        self._left.remove(number)
+        self._tries[number] += 1
+        return number
+
+    def give_back(self, number: int, code: int | None) -> None:
+        """A child has died over it: once more, at the end, or never again."""
+        with self._changed:
+            if self._tries[number] < _TRIES:
+                self._left.append(number)
+                self._changed.notify_all()
+                return
+        reason = f"the process that read it was killed twice (exit code {code})"
+        self.put(number, Done(self.paths[number], error=too_large(self.paths[number], reason)))
+
+    def wait(self) -> None:
+        """Until something has changed, or a moment for the bar's clock."""
+        with self._changed:
+            self._changed.wait(0.2)
+
+    def clear(self) -> None:
+        """Nothing more is to be begun."""
+        with self._changed:
+            self._left.clear()
+
+
+def _is_ours(path: str) -> bool:
+    """Whether only this process can read it: its standard input."""
+    return path == "-"
+
+
+class _Helpers:
+    """The children, and a thread for each that gives it paths."""
+
+    def __init__(self, task: Task[Any], board: _Board) -> None:
+        self._task = pickle.dumps(task)
+        self._board = board
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._threads: list[threading.Thread] = []
+        self._is_over = False
+
+    @property
+    def are_there(self) -> bool:
+        """Whether any may still do something."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def start(self, number: int) -> None:
+        for _ in range(number):
+            thread = threading.Thread(target=self._serve, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """End all children, whatever they do."""
+        self._is_over = True
+        self._board.clear()
+        for child in self._children:
+            child.kill()
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        """Children, one after the other as they die, until nothing is left to do."""
+        with suppress(OSError):  # no memory, no processes: the others do it, or the caller
+            while not self._is_over and self._serve_one():
+                pass
+
+    def _serve_one(self) -> bool:
+        """Give paths to a child; whether it died over one, so that another is needed."""
+        child = _start_child()
+        self._children.append(child)
+        try:
+            return self._feed(child)
+        finally:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                with suppress(OSError):  # what was not written yet has no reader
+                    if pipe is not None:
+                        pipe.close()
+
+    def _feed(self, child: subprocess.Popen[bytes]) -> bool:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        if self._is_over or not _send(child.stdin, self._task) or _receive(child.stdout) is None:
+            return False  # it cannot even start
+        while (number := self._board.take()) is not None:
+            answer = None
+            if _send(child.stdin, os.fsencode(self._board.paths[number])):
+                answer = _receive(child.stdout)
+            if answer is None:
+                if not self._is_over:
+                    self._board.give_back(number, child.wait())
+                return True
+            self._board.put(number, pickle.loads(answer))
+        return False
+
+
+def _start_child() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        # -P: what lies beside the traces is not to be imported.
+        [sys.executable, "-P", "-c", "from traceq.many.local import serve; serve()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is the caller's to answer
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+
+_LENGTH = struct.Struct("<Q")
+
+
+def _send(pipe: IO[bytes], message: bytes) -> bool:
+    """Write a message; False where nobody reads any more."""
+    try:
+        pipe.write(_LENGTH.pack(len(message)) + message)
+        pipe.flush()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _receive(pipe: IO[bytes]) -> bytes | None:
+    """Read a message; None where nobody writes any more."""
+    head = pipe.read(_LENGTH.size)
+    if len(head) < _LENGTH.size:
+        return None
+    message = pipe.read(_LENGTH.unpack(head)[0])
+    return message if len(message) == _LENGTH.unpack(head)[0] else None
+
+
+# In the child -------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Get the task, then paths; answer each with what became of it."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # prints are no answers
+    task = pickle.loads(_receive(requests) or b"")
+    _send(answers, b"ready")
+    while (path := _receive(requests)) is not None:
+        _send(answers, pickle.dumps(_answer(task, os.fsdecode(path))))
+
+
+def _answer(task: Task[Any], path: str) -> Done[Any] | str:
+    try:
+        return try_task(task, path)
+    except Exception:  # noqa: BLE001  # a defect is the caller's to raise
+        return traceback.format_exc()
