@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -17,6 +16,7 @@ from typing import Self
 
 from traceq import library
 from traceq.cache import Cache, user_cache
+from traceq.content import file_sha256
 from traceq.engine import Engine, wasm_version
 from traceq.errors import EngineError, TraceReadError
 from traceq.kineto import ArgSelection
@@ -105,18 +105,6 @@ class KeptTrace:
         """Names the entry: content, choice of arguments, and the code that reads."""
         digest = hashlib.sha256("\0".join((self.sha256, self.args, _code(*_MADE_BY))).encode())
         return digest.hexdigest()[:40]
-
-
-def file_sha256(path: str | Path, *, smallest: int = 0) -> str | None:
-    """The hash of a regular file's content; None for what is none, or smaller."""
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode) or status.st_size < smallest:
-            return None  # a pipe would block, and could not be read again
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 @cache

@@ -6,8 +6,6 @@ Arrays and tables of one trace; putting several captures together is left to ``c
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -19,6 +17,7 @@ import pandas as pd
 
 from traceq.calltree import NONE, outermost, sum_by
 from traceq.comparability import CaptureFacts, read_facts
+from traceq.content import file_sha256
 from traceq.errors import PatternError, UsageError
 from traceq.gpu import Activities, at
 from traceq.info import TraceInfo
@@ -266,7 +265,7 @@ def _read(trace: Trace, question: Question, windows: Windows | None) -> Reading:
         shapes=_shapes(trace, outline),
         outside=_calls_outside(trace, outline, windows),
         words=question.words,
-        sha256=_sha256(trace.path),
+        sha256=file_sha256(trace.path),
         events=None if trace.facts is None else trace.ledger.total,
         info=trace.facts,
         again=lambda: nullcontext(question.part_of(trace)),
@@ -292,17 +291,6 @@ def _facts(
         fingerprint=trace.fingerprint,
         is_part=windows is not None,
     )
-
-
-def _sha256(path: str) -> str | None:
-    """The hash by which others can tell that they have the same file."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe has been read, and would block
-            return None
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def _without_account(kernels: pd.DataFrame) -> pd.DataFrame:
