@@ -75,8 +75,11 @@ def _raw_json(path: str) -> Answer:
 def _inflated(path: str) -> Iterator[bytes]:
     from isal import igzip
 
+    from traceq.kineto.registers import clear_upper_halves
+
     with igzip.open(path) as file:
         while block := file.read(16 << 20):
+            clear_upper_halves()  # as traceq does: the engine is not to be slowed by the reading
             yield block
 
 

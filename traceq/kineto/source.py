@@ -20,6 +20,7 @@ import zstandard
 from isal import isal_zlib
 
 from traceq.errors import TraceReadError
+from traceq.kineto.registers import clear_upper_halves
 
 READ_SIZE = 1 << 20
 """Bytes read from the file at a time; small enough to answer Ctrl-C, large enough to be fast."""
@@ -71,7 +72,9 @@ class Source:
         piece = next(packed, b"")
         try:
             while piece:
-                yield inflater.decompress(piece, INFLATE_LIMIT)
+                inflated = inflater.decompress(piece, INFLATE_LIMIT)
+                clear_upper_halves()
+                yield inflated
                 piece = inflater.unconsumed_tail
                 if inflater.eof:
                     piece = _behind_padding(inflater.unused_data, packed)
