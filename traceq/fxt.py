@@ -8,7 +8,7 @@ Where slices go is settled by ``layout``; what they are, by ``kineto``.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Any, TypeGuard
@@ -240,11 +240,17 @@ class _Encoder:
             chosen = [_cut(column, first, last) for column in args]
             part = slice(first, last)
             used = [name[part], category[part], *(c.value for c in chosen if c.kind == "string")]
-            cold = np.unique(np.concatenate(used))
-            cold = cold[(cold >= 0) & (self._refs[cold] == 0)]
+            cold = self._not_defined(used)
             yield b"".join(self._define(cold, len(hot) + 1))
             yield self._block(records, part, name[part], category[part], chosen)
             self._refs[cold] = 0
+
+    def _not_defined(self, used: Sequence[Ints]) -> Ints:
+        """The strings in use that no block before has defined for good, rising."""
+        is_used = np.zeros(len(self._strings) + 1, np.bool_)  # the last one is what -1 points at
+        for index in used:
+            is_used[index] = True
+        return np.flatnonzero(is_used[:-1] & (self._refs == 0))
 
     def _names_of(self, records: _Records) -> tuple[Ints, Ints]:
         """String indices of name and category of each record; -1 for none."""

@@ -103,9 +103,10 @@ class _Nesting:
 def _assign_lanes(slices: Slices, members: Ints, nesting: _Nesting) -> None:
     """Find the stretches of one track that do not nest, and spread these over lanes."""
     ts, end = slices.ts[members], slices.ts[members] + slices.dur[members]
-    holder = _holders(ts, end)
+    track = _Track.of(ts, end)
+    holder = _holders(track)
     nesting.parent[members] = np.where(holder >= 0, members[holder], -1)
-    misfits = _misfits(ts, end)
+    misfits = _misfits(track)
     if not misfits.any():
         return
     # A stretch begins where everything before has ended; others need not be looked at.
@@ -113,28 +114,50 @@ def _assign_lanes(slices: Slices, members: Ints, nesting: _Nesting) -> None:
     begins = ts >= ended_by
     begins[1:] &= ~((end[:-1] == ts[:-1]) & (ts[:-1] == ts[1:]))  # a chain without length
     stretch = np.cumsum(begins)
-    for number in np.unique(stretch[misfits]).tolist():
-        first, last = np.searchsorted(stretch, (number, number + 1))
-        part = slice(int(first), int(last))
+    numbers = np.unique(stretch[misfits])
+    bounds = (np.searchsorted(stretch, numbers + more).tolist() for more in (0, 1))
+    for first, last in zip(*bounds, strict=True):
+        part = slice(first, last)
         _spread(members[part].tolist(), ts[part].tolist(), end[part].tolist(), nesting)
 
 
-def _holders(ts: Ints, end: Ints) -> Ints:
+@dataclass(frozen=True, slots=True)
+class _Track:
+    """One track's slices, sorted by start and longest first.
+
+    ``long`` and ``short`` are the positions of those with and without length, ``ends`` the sorted
+    ends of the long ones, ``depth`` how many of these are open at the start of each, with itself.
+    """
+
+    ts: Ints
+    end: Ints
+    long: Ints
+    short: Ints
+    ends: Ints
+    depth: Ints
+
+    @classmethod
+    def of(cls, ts: Ints, end: Ints) -> _Track:
+        long, short = np.flatnonzero(end > ts), np.flatnonzero(end == ts)
+        ends = np.sort(end[long])
+        depth = np.arange(len(long)) + 1 - np.searchsorted(ends, ts[long], side="right")
+        return cls(ts, end, long, short, ends, depth)
+
+
+def _holders(track: _Track) -> Ints:
     """The position of the innermost container of each slice of a track that nests; -1 for none.
 
     Sorted by start and longest first. A slice is held by the last one before it that is one level
     less deep; one without length by the one of its very time before it, or by what is open then.
     """
+    ts, long, short, depth = track.ts, track.long, track.short, track.depth
     found = np.full(len(ts), -1, np.int64)
-    long, short = np.flatnonzero(end > ts), np.flatnonzero(end == ts)
-    ends = np.sort(end[long])
-    depth = np.arange(len(long)) + 1 - np.searchsorted(ends, ts[long], side="right")
     small = int(depth.max(initial=0)) < 1 << 16
     by_depth = np.argsort(depth.astype(np.uint16) if small else depth, kind="stable")
     size, owner = len(ts), long[by_depth]
     places = depth[by_depth] * size + owner  # rising
     found[owner] = _last_below(places, owner, places - size)
-    open_then = np.searchsorted(long, short) - np.searchsorted(ends, ts[short], side="right")
+    open_then = np.searchsorted(long, short) - np.searchsorted(track.ends, ts[short], side="right")
     found[short] = _last_below(places, owner, open_then * size + short)
     chained = short[1:][(np.diff(short) == 1) & (np.diff(ts[short]) == 0)]
     found[chained] = chained - 1
@@ -147,23 +170,21 @@ def _last_below(places: Ints, owner: Ints, limit: Ints) -> Ints:
     return np.where(at >= 0, owner[at], -1) if len(owner) else np.full(len(limit), -1, np.int64)
 
 
-def _misfits(ts: Ints, end: Ints) -> Bools:
-    """Marks slices by which a track, sorted by start and longest first, is seen not to nest.
+def _misfits(track: _Track) -> Bools:
+    """Marks slices by which a track is seen not to nest.
 
     Nesting intervals close in the reverse order of their opening. That holds exactly if each one
     finds the same number of intervals open at its end as at its start.
     """
-    misfit = np.zeros(len(ts), np.bool_)
-    long = np.flatnonzero(end > ts)  # slices without length fit anywhere, but may go too deep
-    chained = _position_in_run(ts[end == ts])
-    ts, end = ts[long], end[long]
+    long = track.long  # slices without length fit anywhere, but may go too deep
+    misfit = np.zeros(len(track.ts), np.bool_)
+    chained = _position_in_run(track.ts[track.short])
+    ts, end = track.ts[long], track.end[long]
     position = np.arange(len(ts))
-    closed_before = np.searchsorted(np.sort(end), ts, side="right")
-    depth_at_start = position + 1 - closed_before
-    closing = np.lexsort((-position, end))
-    depth_at_end = np.searchsorted(ts, end[closing], side="left") - position
-    misfit[long[closing]] = depth_at_start[closing] != depth_at_end
-    deepest = int(depth_at_start.max(initial=0))
+    closing = position[::-1][np.argsort(end[::-1], kind="stable")]  # of equal ends the last first
+    depth_at_end = np.searchsorted(ts, track.ends, side="left") - position
+    misfit[long[closing]] = track.depth[closing] != depth_at_end
+    deepest = int(track.depth.max(initial=0))
     if deepest + int(chained.max(initial=0)) >= DEPTH_LIMIT:
         misfit[:] = True  # rare enough to look at every slice
     return misfit

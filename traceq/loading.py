@@ -6,10 +6,8 @@ everything has arrived there. What a trace answers is in ``trace``.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -23,9 +21,10 @@ from traceq.joins import join
 from traceq.kept import KeptTrace
 from traceq.kineto import ArgSelection, read_trace
 from traceq.layout import Layout, arrange, number_densely
+from traceq.memory import give_back, keep_freed
 from traceq.model import Ledger, TraceData
 from traceq.names import fold_name
-from traceq.progress import Progress, in_notebook
+from traceq.progress import LONG, Progress, file_bytes, in_notebook
 from traceq.stored import StoredTrace
 from traceq.trace import Trace
 
@@ -71,6 +70,8 @@ def open_trace(
     stored = kept.read(name) if kept else None
     if kept and stored:
         return _reopen(kept, stored, name, timeout, notify)
+    if file_bytes(name) > LONG:
+        keep_freed()
     with in_notebook(name) if progress is None else nullcontext(progress) as told:
         data = read_trace(path, args=args, progress=_stage(told, "reading"))
         return _load(data, name, engine, timeout, told, notify, kept)
@@ -113,7 +114,7 @@ def _load(
     content = _Content.of(data, layout)
     joined = None if engine_name else join(data, layout)
     del data, layout
-    _give_memory_back()
+    give_back()
     if kept and joined:
         kept.write(StoredTrace(info, ledger, joined))
     engine = DeferredEngine(lambda told: _start(content, path, engine_name, notify, told, kept))
@@ -180,16 +181,6 @@ def _start(
         engine.close()
         raise
     return engine
-
-
-def _give_memory_back() -> None:
-    """Return what the reader has freed to the system: the engine needs as much at once.
-
-    glibc keeps freed small blocks; on the large trace that is 195 MB of the peak.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
 
 
 def _attach(address: str, timeout: float | None) -> Trace:

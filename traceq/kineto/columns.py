@@ -268,7 +268,8 @@ class ColumnBuilder:
     def _fields_of(self, kind: Ints) -> Ints:
         """Rows of name, category and track for an array of kinds."""
         fields = [self._kind_fields(*key) for key in self._kinds]
-        return np.ascontiguousarray(np.array(fields, np.int64).reshape(-1, 3)[kind].T)
+        columns = np.ascontiguousarray(np.array(fields, np.int64).reshape(-1, 3).T)
+        return np.stack([column[kind] for column in columns])
 
     def _kind_fields(
         self, _phase: str, category: str | None, name: str, pid: Scalar, tid: Scalar

