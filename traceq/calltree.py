@@ -97,15 +97,17 @@ def outermost(parent: Ints, chosen: Bools) -> Bools:
 
 def depths(parent: Ints) -> Ints:
     """How many slices are around each one."""
-    depth = (parent >= 0).astype(np.int64)
-    jump = parent.copy()
+    nowhere = len(parent)  # what stands for no parent: it leads to itself, and counts nothing
+    jump = np.append(parent, nowhere)
+    jump[jump < 0] = nowhere
+    depth = (jump != nowhere).astype(np.int32)
     while True:
-        rows = np.flatnonzero(jump >= 0)
-        if not len(rows):
-            return depth
-        target = jump[rows]
-        depth[rows] += depth[target]
-        jump[rows] = jump[target]
+        # Each round doubles the way that a slice has looked up.
+        further = depth.take(jump)
+        if not further.any():
+            return depth[:-1].astype(np.int64)
+        depth += further
+        jump = jump.take(jump)
 
 
 # Tree -------------------------------------------------------------------------------------

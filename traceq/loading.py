@@ -65,13 +65,13 @@ def open_trace(
     name = os.fsencode(path).decode("utf-8", "replace")
     if name.startswith(RUNNING_PREFIX):
         return _attach(name, timeout)
+    if file_bytes(name) > LONG:
+        keep_freed()
     engine = _engine_name(engine)
     kept = KeptTrace.of(path, args) if cache and engine is None else None
     stored = kept.read(name) if kept else None
     if kept and stored:
         return _reopen(kept, stored, name, timeout, notify)
-    if file_bytes(name) > LONG:
-        keep_freed()
     with in_notebook(name) if progress is None else nullcontext(progress) as told:
         data = read_trace(path, args=args, progress=_stage(told, "reading"))
         return _load(data, name, engine, timeout, told, notify, kept)

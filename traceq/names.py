@@ -17,6 +17,13 @@ _LINE = re.compile(r"^(?P<file>[^()]+|<[^>]*>)\(\d+\): ")
 _INSTANCE = re.compile(r"^(?P<module>nn\.Module: .+)_\d+$")
 _STEP = re.compile(r"^(ProfilerStep)#\d+$")
 _COMPILED = re.compile(r"(CompiledFxGraph) [0-9a-z]{20,}")
+_FOLDED = (
+    (" at 0x", _ADDRESS, ""),
+    ("): ", _LINE, r"\g<file>: "),
+    ("nn.Module: ", _INSTANCE, r"\g<module>"),
+    ("ProfilerStep#", _STEP, r"\1"),
+    ("CompiledFxGraph ", _COMPILED, r"\1"),
+)
 
 
 def fold_name(name: str) -> str:
@@ -29,11 +36,10 @@ def fold_name(name: str) -> str:
     >>> fold_name("nn.Module: Qwen3_5GatedDeltaNet_3")
     'nn.Module: Qwen3_5GatedDeltaNet'
     """
-    name = _ADDRESS.sub("", name)
-    name = _LINE.sub(r"\g<file>: ", name)
-    name = _INSTANCE.sub(r"\g<module>", name)
-    name = _STEP.sub(r"\1", name)
-    return _COMPILED.sub(r"\1", name)
+    for part, pattern, kept in _FOLDED:
+        if part in name:  # most names have none of these, and expressions are slow to say so
+            name = pattern.sub(kept, name)
+    return name
 
 
 @dataclass(frozen=True, slots=True)
