@@ -228,7 +228,7 @@ def test_sums_are_those_of_the_traces() -> None:
             *(sum(times), min(times)),
             max(times),
         )
-        assert (row["total_most"], row["most_path"]) in of_op
+        assert (row["total_most"], row["most_path"]) in of_op or not row["calls"]
     assert table.attrs["left_out"] == []
 
 

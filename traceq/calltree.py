@@ -105,7 +105,7 @@ def depths(parent: Ints) -> Ints:
         # Each round doubles the way that a slice has looked up.
         further = depth.take(jump)
         if not further.any():
-            return depth[:-1].astype(np.int64)
+            return np.asarray(depth[:-1], np.int64)
         depth += further
         jump = jump.take(jump)
 

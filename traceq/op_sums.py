@@ -31,7 +31,7 @@ OF_TRACES = (
     Field("total_median", "LONG", "ns", "Median of total over these traces,"),
     Field("total_least", "LONG", "ns", "the least,"),
     Field("total_most", "LONG", "ns", "and the most."),
-    Field("most_path", "STRING", "", "The first trace that has the most."),
+    Field("most_path", "STRING", "", "The first trace that has the most; empty without calls."),
 )
 OP_SUM_FIELDS = (*OP_FIELDS, *OF_TRACES)
 """Columns of the sums: those of one trace, added up over all, and how the totals differ."""
@@ -184,7 +184,8 @@ def add(traces: Sequence[TraceOps]) -> ResultTable:
     table["total_median"] = totals.median().round().astype(np.int64)
     table["total_least"], table["total_most"] = totals.min(), totals.max()
     most = source[totals.idxmax().to_numpy(np.int64)]
-    table["most_path"] = [traces[index].path for index in most.tolist()]
+    paths = np.array([item.path for item in traces], object)[most]
+    table["most_path"] = np.where(table["calls"] > 0, paths, "")
     names = [field.name for field in OP_SUM_FIELDS]
     return ResultTable.of(table.reset_index()[names], OP_SUM_FIELDS)
 

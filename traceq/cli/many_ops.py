@@ -9,6 +9,7 @@ from typing import Any
 from traceq.cli.comparison import leave, read_ranks
 from traceq.cli.opening import how_to_open, reading
 from traceq.cli.output import records_to_csv, render, to_json, write
+from traceq.cli.part import limit_words
 from traceq.errors import UsageError
 from traceq.many import Workers
 from traceq.op_sums import OpSums, ask_ops, read_ops
@@ -117,14 +118,13 @@ def _part(sums: OpSums, shown: Shown) -> Part:
     """What the sums are of, in the words of a report of one trace."""
     first = sums.each[0]
     sources = {item.step_source for item in sums.each}
-    words = [f"{key.replace('_', ' ')} {value}" for key, value in shown.within.items() if value]
     doubts = [f"{item.path}: {text}" for item in sums.each for text in item.doubts]
     return Part(
         path=first.path,
         under=shown.under,
         scopes=sums.scopes,
         scopes_total=sums.scopes_total,
-        within="; ".join(words),
+        within="; ".join(limit_words(shown.within)),
         limits={**shown.within, "source": sources.pop() if len(sources) == 1 else None},
         gpu=sums.gpu,
         warnings=(*_first_few([*map(str, sums.left_out)]), *_first_few(doubts)),

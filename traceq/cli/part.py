@@ -23,16 +23,22 @@ class Limits:
 
 def read_limits(trace: Trace, within: dict[str, Any]) -> Limits:
     """The steps and window of the options; a warning where the first step should be left out."""
-    steps, skip_first, window = (within[key] for key in ("steps", "skip_first", "window"))
     windows = trace.windows(**within)
     found = trace.steps()
-    source = str(found.attrs["source"]) if steps is not None or skip_first else None
-    words = [f"steps {steps}"] if steps is not None else []
-    words += ["without the first step"] if skip_first else []
-    words += [f"window {window}"] if window is not None else []
+    source = (
+        str(found.attrs["source"]) if within["steps"] is not None or within["skip_first"] else None
+    )
+    words = limit_words(within)
     words += [f"steps {source}"] if source not in (None, MARKED) else []
     cold = cold_warning(found) if windows is None else ()
     return Limits(windows, "; ".join(words), {**within, "source": source}, cold)
+
+
+def limit_words(within: dict[str, Any]) -> list[str]:
+    """The steps and window of the options, as a report has them."""
+    words = [f"steps {within['steps']}"] if within["steps"] is not None else []
+    words += ["without the first step"] if within["skip_first"] else []
+    return [*words, *([f"window {within['window']}"] if within["window"] is not None else [])]
 
 
 def read_part(trace: Trace, under: tuple[str, ...], limits: Limits, *, cold: bool = True) -> Part:

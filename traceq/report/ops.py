@@ -37,11 +37,11 @@ _MORE_COLUMNS = (
     Column("category", "category", Unit.TEXT, 8),
 )
 _OF_TRACES = (
-    Column("traces", "traces", Unit.COUNT),
-    Column("total_median", "median/trace µs", Unit.MICROS),
-    Column("total_least", "least µs", Unit.MICROS, 1),
-    Column("total_most", "most µs", Unit.MICROS, 1),
-    Column("most_path", "in", Unit.NAME, 5, ample=24),
+    Column("traces", "traces", Unit.COUNT, 2),
+    Column("total_median", "median/trace µs", Unit.MICROS, 3),
+    Column("total_least", "least µs", Unit.MICROS, 4),
+    Column("total_most", "most µs", Unit.MICROS, 4),
+    Column("most_path", "in", Unit.NAME, 8, ample=24),
 )
 _TRACK_COLUMNS = (
     Column("op", "not CPU time", Unit.NAME),
@@ -52,7 +52,10 @@ _TRACK_COLUMNS = (
     Column("max", "max µs", Unit.MICROS, 1),
     Column("category", "category", Unit.TEXT, 2),
 )
-_CPU_ONLY_KEYS = ("calls", "total", "self", "outermost")
+_CPU_ONLY_KEYS = (
+    *("calls", "total", "self", "outermost"),
+    *("total_median", "total_least", "total_most"),
+)
 OP_REMARK = (
     "CPU total includes children, CPU self leaves them out. GPU total: activities launched by the "
     "op or below it; GPU own: those that no other row has; GPU busy: while any of them ran."
@@ -113,7 +116,8 @@ def _host_table(parts: Cut, part: Part, device: pd.DataFrame, sort: str, matched
 
 def _host_row(row: dict[str, object]) -> dict[str, object]:
     keys = [column.key for column in GPU_COLUMNS]
-    return without_zeros(row, [*keys, *(() if row["calls"] else _CPU_ONLY_KEYS)])
+    keys += () if row["calls"] else (key for key in _CPU_ONLY_KEYS if key in row)
+    return without_zeros(row, keys)
 
 
 def _device_table(parts: Cut) -> Table:
