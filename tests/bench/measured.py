@@ -67,9 +67,16 @@ def run(command: Sequence[str], env: Mapping[str, str], limits: Limits) -> Run:
     elif process.returncode:
         run.outcome, run.reason = "failed", _last_error(errors, process.returncode)
     else:
+        _take_answer(run, output)
+    return run
+
+
+def _take_answer(run: Run, output: str) -> None:
+    try:
         told = json.loads(output.strip().splitlines()[-1])
         run.work_s, run.answer = told["work_s"], told["answer"]
-    return run
+    except (IndexError, ValueError, LookupError, TypeError):
+        run.outcome, run.reason = "failed", "it gave no answer"
 
 
 class _Watch:

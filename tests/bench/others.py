@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.bench import measured, others_report
+from tests.bench import measured, others_plot, others_report
 from tests.bench.measured import Limits, Run
 from tests.bench.venvs import Installed, default_folder, install
 from traceq.engine.module_cache import cache_folder
@@ -148,7 +148,7 @@ def show(results: dict[str, Any], folder: Path | None) -> int:
     print("\nAs Markdown:\n\n" + "\n".join(others_report.markdown_lines(results)))
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-        others_report.plot(results, folder / "others.svg")
+        others_plot.plot(results, folder / "others.svg")
     promises = others_report.promises(results)
     print("\n" + "\n".join(promise.text for promise in promises))
     return 0 if promises and all(promise.is_kept for promise in promises) else 1

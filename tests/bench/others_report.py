@@ -1,15 +1,15 @@
-"""What the results of ``python -m tests.bench others`` say: tables, promises, a plot.
+"""What the results of ``python -m tests.bench others`` say: tables, answers, promises.
 
 Pure: takes the JSON that ``others`` has made and measures nothing. A cell holds the median of its
-runs; where a tool gave none, a word that says why, and the reason below the table.
+runs; where a tool gave none, a word that says why, and the reason below the table. The picture is
+drawn by ``others_plot``.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 Results = dict[str, Any]
@@ -26,15 +26,8 @@ LIMITS = {
 PROMISED_FROM = 0.25
 """Gigabytes of JSON from which on the limits hold: below it a start of Python counts most."""
 
-_WORDS = {"failed": "failed", "time": "too slow", "memory": "too large"}
-_COLORS = {
-    TRACEQ: "#d62728",
-    ENGINE: "#1f77b4",
-    "trace_processor, native": "#17becf",
-    "HolisticTraceAnalysis": "#2ca02c",
-    "TraceLens": "#9467bd",
-    "json + pandas": "#7f7f7f",
-}
+OVER = {"failed": "failed", "time": "too slow", "memory": "too much memory"}
+_WORDS = {**OVER, "absent": "not here", "not tried": "not tried"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Cell:
         """A figure, or why there is none."""
         if self.outcome == "ok":
             return _seconds(self.figures[key]) if key == "wall_s" else _memory(self.figures[key])
-        return _WORDS.get(self.outcome, "–")
+        return _WORDS[self.outcome]
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Promise:
 
 def cell(results: Results, tool: str, question: str, trace: int) -> Cell:
     """The medians of a tool's runs; of a tool that keeps nothing a second open is a first."""
-    entry = next(item for item in results["tools"] if item["name"] == tool)
+    entry = _entry(results, tool)
     if not entry["is_available"]:
         return Cell("absent", {}, [], entry["reason"])
     of = "first" if question == "second" and not entry["reopens"] else question
@@ -79,41 +72,51 @@ def cell(results: Results, tool: str, question: str, trace: int) -> Cell:
     return Cell("ok", figures, [run["answer"] for run in here])
 
 
+def _entry(results: Results, tool: str) -> dict[str, Any]:
+    entry: dict[str, Any] = next(item for item in results["tools"] if item["name"] == tool)
+    return entry
+
+
+def _names(results: Results) -> list[str]:
+    return [entry["name"] for entry in results["tools"]]
+
+
 # Answers ----------------------------------------------------------------------------------
 
 
 def judgement(results: Results, tool: str, question: str, trace: int) -> str:
-    """Whether a tool's answers are the truth: ``right``, or what they say instead."""
+    """Whether a tool's answers are the truth: ``right``, or what is wrong; why there is none."""
     found = cell(results, tool, question, trace)
     if found.outcome != "ok":
-        return ""
-    truth, answer = results["traces"][trace], found.answers[0]
+        return found.reason
+    of, answer = results["traces"][trace], found.answers[0]
     if any(other != answer for other in found.answers):
         return "differs from run to run"
     note = f" ({answer['note']})" if "note" in answer else ""
-    return (_against(answer, truth, question) or "right") + note
+    wrong = [*_wrong_sums(answer, of, question), *_wrong_events(answer, of["before"]["events"])]
+    return ("; ".join(wrong) or "right") + note
 
 
-def _against(answer: dict[str, Any], truth: dict[str, Any], question: str) -> str:
-    sides = [truth["before"], truth["after"]]
-    said = []
+def _wrong_sums(answer: dict[str, Any], of: dict[str, Any], question: str) -> Iterator[str]:
     for key, unit in (("calls", "calls"), ("total_ns", "ns")):
-        wanted = [side[key] for side in sides] if question == "diff" else sides[0][key]
-        if key not in answer:
-            said.append(f"no {unit}")
-        elif answer[key] != wanted:
-            said.append(f"{_numbers(answer[key])} {unit}, not {_numbers(wanted)}")
-    missing = sides[0]["events"] - answer.get("events", sides[0]["events"])
+        truth = [of[side][key] for side in ("before", "after")]
+        said, wanted = answer.get(key), truth if question == "diff" else truth[0]
+        if said is None:
+            yield f"no {unit}"
+        elif said != wanted:
+            yield f"{_numbers(said)} {unit}, not {_numbers(wanted)}"
+
+
+def _wrong_events(answer: dict[str, Any], events: int) -> Iterator[str]:
+    missing = events - answer.get("events", events)
     if missing:
         verb = "lacks" if missing > 0 else "has more:"
-        said.append(f"{verb} {abs(missing):,} of {sides[0]['events']:,} slices")
-    return "; ".join(said)
+        yield f"{verb} {abs(missing):,} of {events:,} slices"
 
 
-def _numbers(value: Any) -> str:
-    return (
-        " and ".join(f"{number:,}" for number in value) if isinstance(value, list) else f"{value:,}"
-    )
+def _numbers(value: int | list[int]) -> str:
+    values = value if isinstance(value, list) else [value]
+    return " and ".join(f"{number:,}" for number in values)
 
 
 # Tables -----------------------------------------------------------------------------------
@@ -131,19 +134,47 @@ def text_lines(results: Results) -> Iterator[str]:
 
 
 def markdown_lines(results: Results) -> Iterator[str]:
-    """Two tables for a README: wall time / peak memory of each question by size, and answers."""
-    yield _machine_line(results)
-    for question, name in QUESTIONS.items():
-        yield from ("", f"| {name} | " + " | ".join(_sizes(results)) + " |")
-        yield "| --- |" + " --- |" * len(results["traces"])
-        pairs = zip(
-            _rows(results, question, "wall_s"), _rows(results, question, "peak_mb"), strict=True
-        )
-        for times, peaks in pairs:
-            both = zip(times[1:], peaks[1:], strict=True)
-            cells = [time if time == peak else f"{time}, {peak}" for time, peak in both]
-            yield f"| {times[0]} | " + " | ".join(cells) + " |"
-    yield from ("", *(f"- {line}" for line in _answer_lines(results)))
+    """For a README: everything about the whole trace, then how first opens and diffs grow."""
+    trace, sizes = whole_trace(results), _sizes(results)
+    yield from (_machine_line(results), "")
+    yield from _markdown(
+        [f"JSON of {sizes[trace]}", *QUESTIONS.values(), "answer of the first open"]
+    )
+    for tool in _names(results):
+        cells = [_both(results, tool, question, trace) for question in QUESTIONS]
+        yield _markdown_row([tool, *cells, judgement(results, tool, "first", trace)])
+    for question in ("first", "diff"):
+        yield from ("", *_markdown([QUESTIONS[question], *sizes]))
+        for tool in _names(results):
+            traces = range(len(sizes))
+            cells = [_both(results, tool, question, trace) for trace in traces]
+            yield _markdown_row([tool, *cells])
+
+
+def whole_trace(results: Results) -> int:
+    """The place of the trace that was neither cut nor repeated, else of the largest."""
+    for place, trace in enumerate(results["traces"]):
+        if trace["copies"] == 1 and not trace["is_cut"]:
+            return place
+    return len(results["traces"]) - 1
+
+
+def _both(results: Results, tool: str, question: str, trace: int) -> str:
+    """Wall time and peak memory; of a tool that keeps nothing no second open."""
+    found = cell(results, tool, question, trace)
+    if found.outcome != "ok":
+        return found.text("wall_s")
+    if question == "second" and not _entry(results, tool)["reopens"]:
+        return "as the first"
+    return f"{found.text('wall_s')}, {found.text('peak_mb')}"
+
+
+def _markdown(head: list[str]) -> list[str]:
+    return [_markdown_row(head), _markdown_row(["---"] * len(head))]
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _machine_line(results: Results) -> str:
@@ -182,13 +213,11 @@ def _rows(results: Results, question: str, key: str) -> list[list[str]]:
 
 def _answer_lines(results: Results) -> Iterator[str]:
     """What each tool answered, the sizes with the same judgement together; and all reasons."""
-    for tool in (entry["name"] for entry in results["tools"]):
+    for tool in _names(results):
         for question in ("first", "diff"):
             said: dict[str, list[str]] = {}
             for trace, size in enumerate(_sizes(results)):
-                found = cell(results, tool, question, trace)
-                judged = judgement(results, tool, question, trace) or found.reason
-                said.setdefault(judged, []).append(size)
+                said.setdefault(judgement(results, tool, question, trace), []).append(size)
             for judged, sizes in said.items():
                 yield f"{tool}, {QUESTIONS[question]} ({', '.join(sizes)}): {judged}"
 
@@ -231,77 +260,8 @@ def _right_answers(results: Results) -> Iterator[Promise]:
     for trace, size in enumerate(_sizes(results)):
         for question, name in QUESTIONS.items():
             said = judgement(results, TRACEQ, question, trace)
-            reason = said or cell(results, TRACEQ, question, trace).reason
-            yield _promise(f"traceq's answer, {name} at {size}: {reason}", said == "right")
+            yield _promise(f"traceq's answer, {name} at {size}: {said}", said == "right")
 
 
 def _promise(text: str, is_kept: bool) -> Promise:
     return Promise(f"{'kept' if is_kept else 'BROKEN'}: {text}", is_kept)
-
-
-# Plot -------------------------------------------------------------------------------------
-
-
-def plot(results: Results, path: Path) -> None:
-    """Wall time and peak memory of each question by the JSON's size, one line for each tool."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    mpl.rcParams["svg.hashsalt"] = "traceq"  # the same picture from the same results
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7.5), sharex=True, sharey="row")
-    for column, (question, name) in enumerate(QUESTIONS.items()):
-        for row, key in enumerate(("wall_s", "peak_mb")):
-            _draw(axes[row][column], results, question, key)
-        axes[0][column].set_title(name)
-        axes[1][column].set_xlabel("JSON, MB")
-    axes[0][0].set_ylabel("wall time of the process, s")
-    axes[1][0].set_ylabel("peak memory, MB")
-    machine = results["machine"]
-    figure.suptitle(
-        "One op under a module: ask once, ask again, compare two traces  "
-        f"({machine['cores']} cores, {machine['memory_gb']} GB; less is better)"
-    )
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=110)
-    plt.close(figure)
-
-
-def _draw(axis: Any, results: Results, question: str, key: str) -> None:
-    sizes = [trace["before"]["json_bytes"] / 1e6 for trace in results["traces"]]
-    ends = []
-    for tool in results["tools"]:
-        cells = [cell(results, tool["name"], question, trace) for trace in range(len(sizes))]
-        points = [
-            (size, found.figures[key])
-            for size, found in zip(sizes, cells, strict=True)
-            if found.outcome == "ok"
-        ]
-        if not points:
-            continue
-        is_again = question == "second" and not tool["reopens"]
-        color = _COLORS.get(tool["name"], "black")
-        style = "--" if is_again else "-"
-        axis.plot(*zip(*points, strict=True), style, marker="o", markersize=3.5, color=color)
-        stops = [found for found in cells if found.outcome in _WORDS]
-        if stops and len(points) < len(sizes):
-            axis.plot(*points[-1], marker="x", markersize=9, color=color)
-        label = tool["name"] + (f" ({_WORDS[stops[0].outcome]} above)" if stops else "")
-        ends.append((points[-1], label, color))
-    axis.set(xscale="log", yscale="log", xlim=(min(sizes) * 0.8, max(sizes) * 14))
-    axis.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], fontsize=8)
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    for (x, y), label, color, height in _apart(ends):
-        axis.annotate(label, (x, y), (x * 1.15, height), color=color, fontsize=7.5, va="center")
-
-
-def _apart(
-    ends: Iterable[tuple[tuple[float, float], str, str]],
-) -> Iterator[tuple[tuple[float, float], str, str, float]]:
-    """Labels' heights, so that those of lines that end close together do not touch."""
-    last = 0.0
-    for point, label, color in sorted(ends, key=lambda end: end[0][1]):
-        last = max(point[1], last * 1.45)
-        yield point, label, color, last
