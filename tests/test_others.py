@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
@@ -136,6 +137,13 @@ def test_the_plot_names_each_line(results: dict[str, Any], tmp_path: Path) -> No
     assert "TraceLens" not in text
 
 
+@pytest.mark.parametrize("heights", [[0.1, 0.11, 0.5], [0.9, 0.95, 0.96, 0.97], [0.2], []])
+def test_labels_keep_apart(heights: list[float]) -> None:
+    moved = others_plot.apart(heights)
+    assert all(higher - lower > 0.059 for lower, higher in itertools.pairwise(moved))
+    assert all(height <= 0.97 for height in moved)
+
+
 def test_saved_results_are_shown_again(
     results: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,7 +212,9 @@ def bench(
         tools.append(Tool(name, str(path), reopens=name == "traceq"))
     monkeypatch.setattr(others, "TOOLS", tuple(tools))
     monkeypatch.setattr(others, "_make_pair", lambda *_: a_trace(300, 1))
-    options = argparse.Namespace(trace="", work=tmp_path, runs=2, tools=None, source=[])
+    options = argparse.Namespace(
+        trace="", work=tmp_path, runs=2, tools=None, source=[], output=tmp_path / "out"
+    )
     made = others._Bench(options, Limits(seconds, 1000), tmp_path)
 
     def measure(gigabytes: float) -> dict[str, Any]:

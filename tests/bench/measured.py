@@ -56,7 +56,11 @@ def run(command: Sequence[str], env: Mapping[str, str], limits: Limits) -> Run:
             list(command), stdout=out, stderr=err, env=dict(env), start_new_session=True
         )
         watch = _Watch(process.pid, started, limits)
-        status, usage = watch.wait()
+        try:
+            status, usage = watch.wait()
+        except BaseException:  # Ctrl-C does not reach a session of its own
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         wall = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         output, errors = (_text(file) for file in (out, err))

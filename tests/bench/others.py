@@ -131,13 +131,11 @@ def bench_others(options: argparse.Namespace) -> int:
         bench = _Bench(options, limits, Path(scratch))
         for gigabytes in sorted(options.gigabytes or GIGABYTES):
             bench.measure_size(gigabytes)
-            if options.output:
-                write(bench.results, options.output)
     return show(bench.results, options.output)
 
 
 def write(results: dict[str, Any], folder: Path) -> None:
-    """Keep the results; after each size, so that a run that is broken off has not been in vain."""
+    """Keep the results; after each process, so that a run broken off has not been in vain."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "others.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
@@ -235,6 +233,8 @@ class _Bench:
         of = {"tool": tool.name, "question": question, "trace": trace}
         taken = run.as_dict() | {"load": os.getloadavg()[0]}
         self.results["runs"].append(of | taken)
+        if self._options.output:
+            write(self.results, self._options.output)
         said = f"{run.wall_s:.1f} s, {run.peak_mb:,.0f} MB {run.outcome} {run.reason}"
         size = self.results["traces"][trace]["gigabytes"]
         print(f"{size} GB {tool.name}, {question}: {said}", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
-"""Perfetto's trace_processor, fed the JSON itself; TRACEQ_ENGINE says which one.
+"""Perfetto's trace_processor, fed the JSON itself: the one in this process, or the native one.
 
-The question is asked of it in SQL, without any table of traceq's.
+TRACEQ_ENGINE=shell asks for the native one. The question is asked in SQL, without any table of
+traceq's, and nothing is kept of what was fed.
 """
 
 import os
@@ -8,7 +9,9 @@ from pathlib import Path
 
 import told
 
-from traceq.engine import open_engine
+from traceq.engine import Engine
+from traceq.engine.shell import ShellBackend, find_shell
+from traceq.engine.wasm import WasmBackend
 
 QUERY = f"""
 SELECT (SELECT COUNT(*) FROM slice WHERE dur >= 0), COUNT(*), SUM(s.dur)
@@ -22,8 +25,12 @@ _LARGE = 1_000_000_000
 
 def open_one(path):
     """Load the JSON and ask."""
-    spec = os.environ.get("TRACEQ_ENGINE") or ("wasm64" if _size(path) > _LARGE else "wasm")
-    with open_engine(spec) as engine:
+    is_native, memory64 = os.environ.get("TRACEQ_ENGINE") == "shell", _size(path) > _LARGE
+
+    def start():
+        return ShellBackend(find_shell()) if is_native else WasmBackend(memory64=memory64)
+
+    with Engine(start, name="shell" if is_native else "wasm", reload=False) as engine:
         engine.load(_blocks(path))
         events, calls, total = (int(str(value)) for value in engine.query(QUERY).rows()[0])
     return {"events": events, "calls": calls, "total_ns": total}
