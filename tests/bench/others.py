@@ -164,7 +164,7 @@ class _Bench:
             "schema": SCHEMA,
             "kind": "bench-others",
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": ["python", "-m", "tests.bench", *sys.argv[1:]],
+            "runs_each": options.runs,
             "commit": _commit(),
             "machine": _machine(),
             "limits": {"seconds": limits.seconds, "memory_mb": limits.memory_mb},
@@ -207,22 +207,29 @@ class _Bench:
                     yield tool, question
 
     def _run(self, tool: Tool, question: str) -> Run:
-        paths = [self._work / "before.json"]
-        if question == "diff":
-            paths = [_diff_input(tool, self._work / f"{name}.json") for name in ("before", "after")]
+        sides = ("before", "after") if question == "diff" else ("before",)
+        paths = [(self._work / f"{side}.json").resolve() for side in sides]
+        if question == "diff" and tool.wants_step:
+            paths = [_with_step(path) for path in paths]
         way = "diff" if question == "diff" else "open"
         command = [str(self._places[tool.name].python), str(RIVALS / tool.script), way]
-        cache = self._scratch / "cache"
-        if question != "second":
-            shutil.rmtree(cache, ignore_errors=True)
-        env = {**os.environ, **_own_cache(cache), **tool.env, "PYTHONPATH": str(ROOT)}
-        if tool.requires:
-            del env["PYTHONPATH"]
-        run = measured.run([*command, *(str(path.resolve()) for path in paths)], env, self._limits)
-        for path in paths:
-            if path.name.endswith("-step.json"):
+        env = self._env(tool, is_again=question == "second")
+        run = measured.run([*command, *map(str, paths)], env, self._limits)
+        if tool.wants_step and question == "diff":
+            for path in paths:
                 path.unlink()
         return run
+
+    def _env(self, tool: Tool, *, is_again: bool) -> dict[str, str]:
+        """An environment with an empty cache of traceq's, or the one that the last run has left."""
+        cache = self._scratch / "cache"
+        if not is_again:
+            shutil.rmtree(cache, ignore_errors=True)
+        env = {**os.environ, **_own_cache(cache), **tool.env}
+        if tool.requires:  # of this project nothing, not even by its folder
+            env.pop("PYTHONPATH", None)
+            return env
+        return env | {"PYTHONPATH": str(ROOT)}
 
     def _note(self, tool: Tool, question: str, trace: int, run: Run, *, counts: bool) -> None:
         """Keep a run; one that went wrong counts in any case, and ends its way."""
@@ -265,9 +272,7 @@ def _make_pair(trace: str, folder: Path, gigabytes: float) -> dict[str, Any]:
     return made
 
 
-def _diff_input(tool: Tool, path: Path) -> Path:
-    if not tool.wants_step:
-        return path
+def _with_step(path: Path) -> Path:
     target = path.with_name(f"{path.stem}-step.json")
     words = ["-m", "tests.bench.pair", "--step", str(path), str(target)]
     subprocess.run(measured.python_of(words), check=True, cwd=ROOT)
@@ -304,9 +309,19 @@ def _machine() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": os.cpu_count(),
         "memory_gb": round((_memory_mb() + LEFT_TO_THE_MACHINE_MB) / 1024, 1),
-        "os": platform.platform(),
+        "os": _system(),
         "python": platform.python_version(),
     }
+
+
+def _system() -> str:
+    """The distribution and the kernel's version, without the name of its build."""
+    kernel = ".".join(platform.release().split(".")[:2])
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, LookupError):
+        name = platform.system()
+    return f"{name}, kernel {kernel}"
 
 
 def _cpu_model() -> str:
