@@ -40,9 +40,9 @@ def make(source: Path, folder: Path, size: int) -> dict[str, Any]:
     text = Text.read(source)
     is_cut = size < _CUT * len(text.body)
     copies = 1 if is_cut else max(1, round(size / len(text.body)))
-    base = folder / (f"base-{size}" if is_cut else "base-whole")
-    if not base.exists():
-        base.mkdir(parents=True)
+    base = folder / f"base-{_sha256(source)[:12]}-{size if is_cut else 'whole'}"
+    if not (base / "truth.json").exists():
+        base.mkdir(parents=True, exist_ok=True)
         write_copies(text.cut(size) if is_cut else text, base / "before.json", 1)
         _plant(base)
     truth: dict[str, Any] = json.loads((base / "truth.json").read_text())
