@@ -13,8 +13,9 @@ from traceq.engine import Engine
 from traceq.engine.shell import ShellBackend, find_shell
 from traceq.engine.wasm import WasmBackend
 
+# The instants that Kineto writes are slices there too, without a category.
 QUERY = f"""
-SELECT (SELECT COUNT(*) FROM slice WHERE dur >= 0), COUNT(*), SUM(s.dur)
+SELECT (SELECT COUNT(*) FROM slice WHERE dur >= 0 AND category IS NOT NULL), COUNT(*), SUM(s.dur)
 FROM slice s
 WHERE s.name GLOB '*{told.OP}*'
   AND EXISTS (SELECT 1 FROM ancestor_slice(s.id) a WHERE a.name GLOB '*{told.UNDER}*')
