@@ -225,7 +225,8 @@ class _Bench:
         cache = self._scratch / "cache"
         if not is_again:
             shutil.rmtree(cache, ignore_errors=True)
-        env = {**os.environ, **_own_cache(cache), **tool.env}
+        own = {key: text for key, text in os.environ.items() if key != "TRACEQ_ENGINE"}
+        env = {**own, **_own_cache(cache), **tool.env}
         if tool.requires:  # of this project nothing, not even by its folder
             env.pop("PYTHONPATH", None)
             return env

@@ -40,7 +40,8 @@ def make(source: Path, folder: Path, size: int) -> dict[str, Any]:
     text = Text.read(source)
     is_cut = size < _CUT * len(text.body)
     copies = 1 if is_cut else max(1, round(size / len(text.body)))
-    base = folder / f"base-{_sha256(source)[:12]}-{size if is_cut else 'whole'}"
+    origin = _sha256(source)
+    base = folder / f"base-{origin[:12]}-{size if is_cut else 'whole'}"
     if not (base / "truth.json").exists():
         base.mkdir(parents=True, exist_ok=True)
         write_copies(text.cut(size) if is_cut else text, base / "before.json", 1)
@@ -52,7 +53,7 @@ def make(source: Path, folder: Path, size: int) -> dict[str, Any]:
         for key in ("events", "calls", "total_ns"):
             side[key] *= copies
         side |= {"json_bytes": path.stat().st_size, "sha256": _sha256(path)}
-    return {"copies": copies, "is_cut": is_cut, **truth}
+    return {"source_sha256": origin, "copies": copies, "is_cut": is_cut, **truth}
 
 
 def _plant(base: Path) -> None:
