@@ -9,6 +9,7 @@ same rows.
 ``load`` is. ``detect``: how often a planted change is found, by its size and the number of
 captures. ``page``: size and first paint of the page of a trace and a planted copy, in Chromium.
 ``store``: a trace's tables in DuckDB and Parquet, and a capture in a history.
+``others``: beside other tools, by the size of the trace (``tests.bench.others``).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import traceq
+from tests.bench import others
 from tests.bench.store import bench_store
 from traceq.engine.module_cache import cache_folder
 
@@ -52,27 +54,32 @@ LIMIT_DIFF = 2.0
 LIMIT_PAGE, LIMIT_PAINT = 1_500_000, 1.0
 """Bytes of a page, and seconds to its first paint (median)."""
 DETECT = "tests.bench.detect"
+GIGABYTES = (0.3, 1.0, 3.0)
+"""Sizes of JSON that ``size`` makes."""
 SAMPLES = Path(__file__).parents[2] / "sample_traces"
 
 
 def main() -> int:
     """Run a benchmark; the exit code tells whether it kept its promise."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("what", choices=[*BENCHES, "size", "query", "detect"])
+    parser.add_argument("what", choices=[*BENCHES, "size", "query", "detect", "others"])
     parser.add_argument("trace", nargs="?", default=str(_corpus() / LARGE))
     parser.add_argument("--runs", type=int, default=3, help="counted runs of each way")
-    parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.3, 1.0, 3.0])
+    parser.add_argument("--gigabytes", type=float, nargs="+", help="size, others: of the JSON")
     parser.add_argument("--large", action="store_true", help="detect: also by the steps of TRACE")
     parser.add_argument("--captures", type=Path, help="detect: also in captures of this folder")
+    others.add_options(parser)
     options = parser.parse_args()
     if options.what == "detect" and not options.large:
         return bench_detect(options.captures, None)
-    if not Path(options.trace).exists():
+    if not Path(options.trace).exists() and not options.redraw:
         parser.error(f"{options.trace}: no such file; name a trace")
     if options.what == "detect":
         return bench_detect(options.captures, Path(options.trace))
     if options.what == "size":
-        return bench_size(options.trace, options.gigabytes)
+        return bench_size(options.trace, options.gigabytes or GIGABYTES)
+    if options.what == "others":
+        return others.bench_others(options)
     if options.what == "query":
         return bench_query(options.trace)
     return BENCHES[options.what](options.trace, options.runs)
