@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from traceq import fxt, library
+from traceq.cutting import Limits, cut
 from traceq.engine import DeferredEngine, Engine, open_engine, open_remote, open_wasm
 from traceq.errors import EngineError, QueryError, UsageError
 from traceq.info import describe
@@ -47,6 +48,7 @@ def open_trace(
     progress: Progress | None = None,
     notify: Callable[[str], None] = _log.warning,
     cache: bool = True,
+    part: Limits | None = None,
 ) -> Trace:
     """Open a trace file, ``-`` for standard input, or ``tp://…`` for a running engine's trace.
 
@@ -56,8 +58,10 @@ def open_trace(
     arguments of events to carry; ``timeout``: seconds that one query may take; ``progress`` is
     called with (stage, done, in all; without it a notebook shows a bar for large files), ``notify``
     with a sentence where something takes long once. With ``cache`` what is read of a file is kept
-    (``traceq cache``), and found there the next time. Raises TraceReadError for what is no trace,
-    EngineError where the engine cannot be had.
+    (``traceq cache``), and found there the next time. Of a ``part`` only what belongs to it is
+    held: its tables are to be asked for with the same limits (see ``traceq.cutting``); it is not
+    kept. Raises TraceReadError for what is no trace, EngineError where the engine cannot be had,
+    PatternError and UsageError where there is no such part.
 
     >>> with open_trace("sample_traces/flatten-0.json.gz") as trace:
     ...     trace.ledger.total.read
@@ -65,26 +69,40 @@ def open_trace(
     """
     name = os.fsencode(path).decode("utf-8", "replace")
     if name.startswith(RUNNING_PREFIX):
-        return _attach(name, timeout)
+        return _attach(name, timeout, part)
     engine = _engine_name(engine)
-    kept = KeptTrace.of(path, args) if cache and engine is None else None
+    kept = KeptTrace.of(path, args) if cache and engine is None and not part else None
     stored = kept.read(name) if kept else None
     if kept and stored:
         return _reopen(kept, stored, name, timeout, notify)
     with in_notebook(name) if progress is None else nullcontext(progress) as told:
-        data = read_trace(path, args=args, progress=_stage(told, "reading"))
-        return _load(data, name, engine, timeout, told, notify, kept)
+        data, layout = _read(path, args, part, told)
+        return _load(data, layout, name, engine, timeout, told, notify, kept)
 
 
 def convert_trace(
-    path: str | Path, *, args: ArgSelection = "default", progress: Progress | None = None
+    path: str | Path,
+    *,
+    args: ArgSelection = "default",
+    progress: Progress | None = None,
+    part: Limits | None = None,
 ) -> tuple[Iterable[bytes], Ledger]:
     """A trace in the Fuchsia format, as the engine is given it, and the ledger of its events.
 
-    Raises TraceReadError where the input is no trace that can be read.
+    Raises TraceReadError where the input is no trace that can be read, PatternError and UsageError
+    where there is no such ``part``.
     """
+    data, layout = _read(path, args, part, progress)
+    return fxt.encode(data, layout), data.ledger
+
+
+def _read(
+    path: str | Path, args: ArgSelection, part: Limits | None, progress: Progress | None
+) -> tuple[TraceData, Layout]:
+    """A trace, or a part of it, laid out."""
     data = read_trace(path, args=args, progress=_stage(progress, "reading"))
-    return fxt.encode(data, arrange(data)), data.ledger
+    layout = arrange(data)
+    return cut(data, layout, part) if part else (data, layout)
 
 
 def _engine_name(name: str | None) -> str | None:
@@ -101,6 +119,7 @@ def _engine_name(name: str | None) -> str | None:
 
 def _load(
     data: TraceData,
+    layout: Layout,
     path: str,
     engine_name: str | None,
     timeout: float | None,
@@ -108,7 +127,6 @@ def _load(
     notify: Callable[[str], None],
     kept: KeptTrace | None,
 ) -> Trace:
-    layout = arrange(data)
     info, ledger = describe(data, path), data.ledger
     content = _Content.of(data, layout)
     joined = None if engine_name else join(data, layout)
@@ -192,8 +210,13 @@ def _give_memory_back() -> None:
         trim(0)
 
 
-def _attach(address: str, timeout: float | None) -> Trace:
+def _attach(address: str, timeout: float | None, part: Limits | None) -> Trace:
     """Use the trace that a running trace_processor holds; its file is never read."""
+    if part:
+        raise UsageError(
+            f"{address} holds a whole trace: {part.words} cannot limit it",
+            hint="Limit the query itself, or name the trace file instead.",
+        )
     engine = open_remote(address.removeprefix(RUNNING_PREFIX))
     names = engine.query("SELECT DISTINCT name FROM slice WHERE name IS NOT NULL").rows()
     _register(engine, {str(name): fold_name(str(name)) for (name,) in names})

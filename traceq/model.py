@@ -67,7 +67,8 @@ class Slices:
 
     All arrays have one entry a slice, in file order: ``ts`` and ``dur`` in ns, ``name`` and
     ``category`` as indices into :attr:`TraceData.strings` (category -1: none), ``track`` as
-    indices into :attr:`TraceData.tracks`.
+    indices into :attr:`TraceData.tracks`. ``phase`` is the letter (its code) of the event that
+    each was made of, for the ledger: of a begin and its end, ``B``.
     """
 
     ts: Ints
@@ -76,6 +77,7 @@ class Slices:
     category: Ints
     track: Ints
     instant: Bools
+    phase: NDArray[np.uint8]
     args: tuple[ArgColumn, ...] = ()
 
     def __len__(self) -> int:

@@ -25,8 +25,8 @@ from traceq.kernels import GpuAccount, GpuWork, scope_homes
 from traceq.model import Ints, Tally
 from traceq.names import fold_name
 from traceq.outline import NO_CPU, Outline, Vocabulary, lay_out_kernels
-from traceq.selection import Windows
-from traceq.trace import Patterns, Trace
+from traceq.selection import Patterns, Windows
+from traceq.trace import Trace
 
 SCOPE_OF_KERNELS = "(kernels of a scope)"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -34,13 +33,13 @@ from traceq.kernels import (
     kernels_table,
 )
 from traceq.model import Field, Joined, Ledger, SliceTable
-from traceq.names import fold_name, matching_names
+from traceq.names import fold_name
 from traceq.ops import GPU_SIDE, OP_FIELDS, ops_table, sorted_ops, sum_ops
 from traceq.outline import Outline, Vocabulary, lay_out
 from traceq.part import TABLES, Part, PartPlots
 from traceq.progress import Progress
 from traceq.scopes import SCOPE_FIELDS, By, modules_table, scopes_table
-from traceq.selection import Nested, Selection, Windows, span_of
+from traceq.selection import Patterns, Selection, Windows, resolve, select, span_of
 from traceq.steps import (
     STEP_FIELDS,
     Steps,
@@ -56,8 +55,6 @@ from traceq.tree import TREE_FIELDS, tree_table
 
 if TYPE_CHECKING:
     import duckdb
-
-Patterns = str | Sequence[str] | None
 
 
 def _unread(address: str) -> UsageError:
@@ -317,17 +314,7 @@ class Trace:
 
     def selection(self, under: Patterns, windows: Windows | None) -> Selection:
         """The part of the trace that a table is about. Raises PatternError."""
-        names = None if _is_nothing(under) else self.resolve(under)
-        found = Selection.of_names(self.slices, names, windows)
-        if not isinstance(under, Nested) or not under.around:
-            return found
-        found = replace(found, around=self.selection(under.around, None))
-        if not found.marks(self.slices).any():
-            raise PatternError(
-                f"nothing that matches {', '.join(under)!r} is below {', '.join(under.around)!r}",
-                hint="Trace.tree() shows what is below what; patterns of one under() are 'or'.",
-            )
-        return found
+        return select(self.slices, under, windows)
 
     def calls(
         self, match: Patterns, under: Patterns = None, *, windows: Windows | None = None
@@ -394,12 +381,7 @@ class Trace:
 
     def resolve(self, patterns: Patterns) -> list[str]:
         """The slice names that patterns match. Raises PatternError naming the nearest."""
-        chosen = [patterns] if isinstance(patterns, str) else list(patterns or ())
-        return matching_names(chosen, self.names)
-
-
-def _is_nothing(patterns: Patterns) -> bool:
-    return patterns is None or (not isinstance(patterns, str) and not patterns)
+        return resolve(self.slices, patterns)
 
 
 def not_under_scope(match: Patterns) -> PatternError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from traceq.cli.output import remember_input
+from traceq.cutting import Limits
 from traceq.kineto import ArgSelection
 from traceq.loading import convert_trace, open_trace
 from traceq.progress import Progress, bars
@@ -30,6 +31,7 @@ def opened(
     timeout: float | None,
     no_cache: bool = False,
     needs_engine: bool = False,
+    part: Limits | None = None,
 ) -> Iterator[Trace]:
     """An open trace for the time of a command; notices and progress go to stderr."""
     remember_input(path)
@@ -42,6 +44,7 @@ def opened(
             progress=progress,
             notify=_notify,
             cache=not no_cache,
+            part=part,
         )
         if needs_engine:
             trace.start_engine(progress)
@@ -56,11 +59,11 @@ def history_in(db: str) -> History:
     return History(Path(db), notify=_notify)
 
 
-def convert(path: str, args: ArgSelection) -> list[bytes]:
+def convert(path: str, args: ArgSelection, part: Limits) -> list[bytes]:
     """A trace as chunks of bytes that other programs open, with progress; its events on stderr."""
     remember_input(path)
     with _progress(path) as progress:
-        chunks, ledger = convert_trace(path, args=args, progress=progress)
+        chunks, ledger = convert_trace(path, args=args, progress=progress, part=part)
     total = ledger.total
     _notify(
         f"{path}: {total.loaded:,} of {plural(total.read, 'event')}; {total.not_carried:,} not "

@@ -102,6 +102,18 @@ def within(command: Command) -> Command:
     )(cast(Command, limited))
 
 
+def part(command: Command) -> Command:
+    """Load only a part of the trace; the command gets its limits as ``part``."""
+
+    @functools.wraps(command)
+    def limited(*, under: tuple[str, ...], within: dict[str, Any], **rest: Any) -> Any:
+        from traceq.cutting import Limits  # a help text needs no numpy
+
+        return command(part=Limits(under=under or None, **within), **rest)
+
+    return chain(under, within)(cast(Command, limited))
+
+
 DEFAULT_LIMIT = 40
 
 

@@ -262,6 +262,9 @@ class ColumnBuilder:
             category=category,
             track=track,
             instant=_joined(parts.instant, np.bool_),
+            phase=np.array([ord(phase[:1] or "?") & 127 for phase, *_ in self._kinds], np.uint8)[
+                kind
+            ],
             args=self._args.finish(),
         )
 
