@@ -13,8 +13,9 @@ What the part holds, so that its tables are those of the whole trace under the s
   these steps, rows and times are found;
 - the arrows between what is in it; all counters, asynchronous events, names and metadata.
 
-Times stay those of the whole trace, as do lanes. The ledger counts what was left out, by phase and
-category. To count what the limits select, and no more, is left to the tables. Reading less of a file in the first place is left to ``surveying``.
+Times stay those of the whole trace. The ledger counts what was left out, by phase and category. To
+count what the limits select, and no more, is left to the tables; to tell without laying out the
+trace what need not be read, to ``narrowing``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,71 +32,38 @@ import pandas as pd
 from traceq.calltree import nearest, outermost, plant
 from traceq.categories import GPU_WORK, RUNTIME
 from traceq.joins import ABSENT, NUMBERS_BACK, Sides
-from traceq.layout import Layout
-from traceq.model import ArgColumn, Bools, Flows, Ints, Ledger, Slices, SliceTable, TraceData
-from traceq.names import fold_name
-from traceq.scopes import ScopeSlices, find_layers, find_scope_slices
-from traceq.selection import Nested, Patterns, Selection, Windows, select
-from traceq.steps import choose_windows, find_steps
-
-NOT_IN_PART = "not in the part"
-"""The ledger's reason for what a part of a trace leaves out."""
-
-
-JOIN_KEYS = tuple(
-    f"args.{name}" for name in ("correlation", "External id", "Sequence number", "Fwd thread id")
+from traceq.layout import Layout, arrange
+from traceq.limits import Limits
+from traceq.model import (
+    ArgColumn,
+    Bools,
+    Flows,
+    Ints,
+    Ledger,
+    Slices,
+    SliceTable,
+    TraceData,
+    leave_out,
 )
-"""The arguments by whose numbers slices are joined."""
+from traceq.names import fold_name
+from traceq.narrowing import Narrowed, narrow
+from traceq.overview import JOIN_KEYS, Overview
+from traceq.scopes import ScopeSlices, find_layers, find_scope_slices
+from traceq.selection import Selection
+from traceq.steps import find_steps
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What part of a trace is wanted: below scopes, in steps, in a window; as the options have it.
-
-    ``under`` are patterns of scopes, or :class:`Nested` ones; the others are as
-    :meth:`Trace.windows` takes them.
-    """
-
-    under: Patterns = None
-    steps: str | None = None
-    skip_first: bool = False
-    window: str | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self.under) or self.is_timed
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether the time is limited."""
-        return self.steps is not None or self.skip_first or self.window is not None
-
-    @property
-    def words(self) -> str:
-        """As options of the command line, for errors and keys."""
-        under = (self.under,) if isinstance(self.under, str) else self.under or ()
-        around = Limits(under.around).words if isinstance(under, Nested) else ""
-        words = [around, *(f"--under {pattern}" for pattern in under)]
-        words += [f"--steps {self.steps}"] if self.steps is not None else []
-        words += ["--skip-first"] if self.skip_first else []
-        words += [f"--window {self.window}"] if self.window is not None else []
-        return " ".join(filter(None, words))
-
-    def windows(self, slices: SliceTable) -> Windows | None:
-        """The spans of time; None for all of it. Raises UsageError where nothing is left."""
-        if not self.is_timed:
-            return None
-        return choose_windows(find_steps(slices), slices, self.steps, self.skip_first, self.window)
-
-    def select(self, slices: SliceTable) -> Selection:
-        """The part as the tables select it. Raises PatternError, UsageError."""
-        return select(slices, self.under, self.windows(slices))
-
-
-def cut(data: TraceData, layout: Layout, limits: Limits) -> tuple[TraceData, Layout]:
-    """The part of a laid-out trace that the limits select: see the head of this module.
+def cut(data: TraceData, limits: Limits) -> tuple[TraceData, Layout]:
+    """The part of a trace that the limits select, laid out: see the head of this module.
 
     Raises PatternError and UsageError where there is no such part.
     """
+    return cut_narrowed(take(data, narrow(Overview.of(data), limits)), limits)
+
+
+def cut_narrowed(data: TraceData, limits: Limits) -> tuple[TraceData, Layout]:
+    """The same, of a trace of which ``narrowing`` has left no more than may be needed."""
+    layout = arrange(data)
     sides = Sides.of(data, layout)
     kept = _Cutting(sides, limits.select(sides.slices)).kept()
     chosen = np.zeros(len(data.slices), np.bool_)
@@ -293,6 +261,17 @@ def _numbered(numbers: Ints, thread: Ints, forward: Ints, wanted: Ints) -> Ints:
 # Taking it out ------------------------------------------------------------------------------
 
 
+def take(data: TraceData, narrowed: Narrowed) -> TraceData:
+    """What is marked, of a trace that is not laid out."""
+    chosen, ends = narrowed.slices, narrowed.flows
+    return replace(
+        data,
+        slices=_chosen_slices(data.slices, chosen, np.cumsum(chosen) - 1),
+        flows=_chosen_flows(data.flows, ends),
+        ledger=_count_left_out(data, ~chosen, ~ends),
+    )
+
+
 def extract(data: TraceData, layout: Layout, chosen: Bools) -> tuple[TraceData, Layout]:
     """Some slices of a trace, by row, with the arrows between them; all else stays.
 
@@ -302,11 +281,14 @@ def extract(data: TraceData, layout: Layout, chosen: Bools) -> tuple[TraceData, 
     arrows = chosen[layout.flow_source] & chosen[layout.flow_sink]
     ends = np.zeros(len(data.flows), np.bool_)
     ends[layout.flow_begin[arrows]] = ends[layout.flow_end[arrows]] = True
-    ledger = _count_left_out(data, layout, chosen, ends)
+    used = np.zeros(len(data.flows), np.bool_)
+    used[layout.flow_begin] = used[layout.flow_end] = True  # the others are told of already
+    ledger = _count_left_out(data, ~chosen, used & ~ends)
+    _recount_lanes(data, layout, ~chosen, ledger)
     part = replace(
         data,
         slices=_chosen_slices(data.slices, chosen, row),
-        flows=Flows(*(getattr(data.flows, name)[ends] for name in Flows.__slots__)),
+        flows=_chosen_flows(data.flows, ends),
         ledger=ledger,
     )
     return part, _chosen_layout(layout, chosen, row, arrows, np.cumsum(ends) - 1)
@@ -326,6 +308,10 @@ def _chosen_args(columns: Sequence[ArgColumn], chosen: Bools, row: Ints) -> list
                 ArgColumn(column.key, column.kind, row[column.row[here]], column.value[here])
             )
     return found
+
+
+def _chosen_flows(flows: Flows, ends: Bools) -> Flows:
+    return Flows(*(getattr(flows, name)[ends] for name in Flows.__slots__))
 
 
 def _chosen_layout(layout: Layout, chosen: Bools, row: Ints, arrows: Bools, end: Ints) -> Layout:
@@ -351,20 +337,15 @@ def _chosen_layout(layout: Layout, chosen: Bools, row: Ints, arrows: Bools, end:
 # The ledger ---------------------------------------------------------------------------------
 
 
-def _count_left_out(data: TraceData, layout: Layout, chosen: Bools, ends: Bools) -> Ledger:
-    """The ledger with what is not in the part; ends that joined nothing are in it already."""
+def _count_left_out(data: TraceData, left: Bools, ends: Bools) -> Ledger:
+    """The ledger without some slices and ends of arrows."""
     ledger = copy.deepcopy(data.ledger)
     slices, flows = data.slices, data.flows
-    left = np.flatnonzero(~chosen)
-    used = np.zeros(len(flows), np.bool_)
-    used[layout.flow_begin] = used[layout.flow_end] = True
-    loose = np.flatnonzero(used & ~ends)
-    letters = np.frombuffer(b"stf", np.uint8)[flows.role[loose]]
+    letters = np.frombuffer(b"stf", np.uint8)[flows.role[ends]]
     counts = _by_phase(data, slices.phase[left], slices.category[left])
-    counts += _by_phase(data, letters, flows.category[loose])
+    counts += _by_phase(data, letters, flows.category[ends])
     for (phase, category), count in counts.items():
         leave_out(ledger, phase, category, count)
-    _recount_lanes(data, layout, left, ledger)
     return ledger
 
 
@@ -379,29 +360,8 @@ def _by_phase(data: TraceData, phase: Any, category: Ints) -> Counter[tuple[str,
     )
 
 
-def leave_out(ledger: Ledger, phase: str, category: str, count: int) -> None:
-    """Count loaded events as not carried; of a slice made of a begin and an end, both."""
-    _uncount(ledger, phase, category, count)
-    if phase != "B":
-        return
-    rows = [key for key, row in ledger.tallies.items() if key[0] == "E" and row.loaded]
-    for key in sorted(rows, key=lambda key: (key[1] != category, key[1] != "", key)):
-        here = min(count, ledger.tallies[key].loaded)
-        _uncount(ledger, *key, here)
-        count -= here
-
-
-def _uncount(ledger: Ledger, phase: str, category: str, count: int) -> None:
-    if not count:
-        return
-    row = ledger.tally(phase, category)
-    row.loaded -= count
-    row.clamped = min(row.clamped, row.loaded)  # whether these were is not known
-    ledger.not_carried(phase, category, NOT_IN_PART, count)
-
-
-def _recount_lanes(data: TraceData, layout: Layout, left: Ints, ledger: Ledger) -> None:
-    moved = left[layout.lane[left] > 0]
+def _recount_lanes(data: TraceData, layout: Layout, left: Bools, ledger: Ledger) -> None:
+    moved = np.flatnonzero(left & (layout.lane > 0))
     letters = np.where(data.slices.instant[moved], ord("i"), ord("X"))  # as the layout counts
     for (phase, category), count in _by_phase(data, letters, data.slices.category[moved]).items():
         ledger.tally(phase, category).on_overflow_lane -= count

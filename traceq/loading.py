@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from traceq import fxt, library
-from traceq.cutting import Limits, cut
+from traceq.cutting import cut
 from traceq.engine import DeferredEngine, Engine, open_engine, open_remote, open_wasm
 from traceq.errors import EngineError, QueryError, UsageError
 from traceq.info import describe
@@ -24,6 +24,7 @@ from traceq.joins import join
 from traceq.kept import KeptTrace
 from traceq.kineto import ArgSelection, read_trace
 from traceq.layout import Layout, arrange, number_densely
+from traceq.limits import Limits
 from traceq.model import Ledger, TraceData
 from traceq.names import fold_name
 from traceq.progress import Progress, in_notebook
@@ -101,8 +102,7 @@ def _read(
 ) -> tuple[TraceData, Layout]:
     """A trace, or a part of it, laid out."""
     data = read_trace(path, args=args, progress=_stage(progress, "reading"))
-    layout = arrange(data)
-    return cut(data, layout, part) if part else (data, layout)
+    return cut(data, part) if part else (data, arrange(data))
 
 
 def _engine_name(name: str | None) -> str | None:

@@ -249,6 +249,31 @@ def sum_tallies(tallies: Any) -> Tally:
     return total
 
 
+NOT_IN_PART = "not in the part"
+"""The ledger's reason for what a part of a trace leaves out."""
+
+
+def leave_out(ledger: Ledger, phase: str, category: str, count: int) -> None:
+    """Count loaded events as not carried; of a slice made of a begin and an end, both."""
+    _uncount(ledger, phase, category, count)
+    if phase != "B":
+        return
+    rows = [key for key, row in ledger.tallies.items() if key[0] == "E" and row.loaded]
+    for key in sorted(rows, key=lambda key: (key[1] != category, key[1] != "", key)):
+        here = min(count, ledger.tallies[key].loaded)
+        _uncount(ledger, *key, here)
+        count -= here
+
+
+def _uncount(ledger: Ledger, phase: str, category: str, count: int) -> None:
+    if not count:
+        return
+    row = ledger.tally(phase, category)
+    row.loaded -= count
+    row.clamped = min(row.clamped, row.loaded)  # whether these were is not known
+    ledger.not_carried(phase, category, NOT_IN_PART, count)
+
+
 @dataclass(frozen=True, slots=True)
 class TraceData:
     """A whole trace in columns, as the reader leaves it.

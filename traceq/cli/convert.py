@@ -10,8 +10,8 @@ import click
 from traceq.cli import options
 from traceq.cli.opening import convert
 from traceq.cli.output import write_bytes
-from traceq.cutting import Limits
 from traceq.kineto import ArgSelection
+from traceq.limits import Limits
 
 
 @click.command("convert", epilog="Example: traceq convert TRACE -o trace.fxt")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from traceq.cli.output import remember_input
-from traceq.cutting import Limits
 from traceq.kineto import ArgSelection
+from traceq.limits import Limits
 from traceq.loading import convert_trace, open_trace
 from traceq.progress import Progress, bars
 from traceq.trace import Trace

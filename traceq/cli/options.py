@@ -107,7 +107,7 @@ def part(command: Command) -> Command:
 
     @functools.wraps(command)
     def limited(*, under: tuple[str, ...], within: dict[str, Any], **rest: Any) -> Any:
-        from traceq.cutting import Limits  # a help text needs no numpy
+        from traceq.limits import Limits  # a help text needs no numpy
 
         return command(part=Limits(under=under or None, **within), **rest)
 

@@ -13,8 +13,8 @@ import pandas as pd
 from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import render, to_csv, to_json, write
-from traceq.cutting import Limits
 from traceq.errors import UsageError
+from traceq.limits import Limits
 from traceq.report import Column, Report, Table, Unit
 
 SCHEMA_VERSION = 1

@@ -9,8 +9,8 @@ import click
 
 from traceq.cli import options
 from traceq.cli.opening import convert
-from traceq.cutting import Limits
 from traceq.kineto import ArgSelection
+from traceq.limits import Limits
 from traceq.viewing import serving, ui_folder
 
 
