@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tracemaker as tm
-from traceq import TraceqError
+from traceq import TraceqError, loading
+from traceq.layout import Layout
 from traceq.limits import Limits
 from traceq.loading import open_trace
-from traceq.model import NOT_IN_PART
+from traceq.model import NOT_IN_PART, TraceData
 from traceq.trace import Trace
 
 SAMPLES = Path(__file__).parent.parent / "sample_traces"
@@ -83,9 +86,8 @@ def check_ledger(whole: Trace, part: Trace) -> None:
 
 def _clamped(trace: Trace) -> int:
     """How often the ledger's reasons tell of values that were changed."""
-    return sum(
-        count for reason, count in trace.ledger.reasons.items() if "set to 0" in reason
-    ) + sum(count for reason, count in trace.ledger.reasons.items() if "ended with" in reason)
+    reasons = trace.ledger.reasons.items()
+    return sum(count for why, count in reasons if "set to 0" in why or "ended with" in why)
 
 
 SPANS = st.tuples(st.integers(0, 80), st.integers(1, 60)).map(
@@ -110,6 +112,70 @@ def test_tables_of_a_part_are_those_of_the_whole(
     path = tmp_path / "trace.json"
     path.write_bytes(tm.compact(events))
     check_part(path, limits)
+
+
+@given(events=tm.gpu_traces(), limits=LIMITS)
+def test_a_file_that_is_read_twice_gives_the_same_part(
+    tmp_path: Path, events: list[tm.Event], limits: Limits
+) -> None:
+    path = tmp_path / "trace.json"
+    path.write_bytes(tm.compact(events))
+    check_twice(path, limits)
+
+
+@given(events=tm.traces(), window=SPANS)
+def test_events_of_all_phases_read_twice(
+    tmp_path: Path, events: list[tm.Event], window: str
+) -> None:
+    path = tmp_path / "trace.json"
+    path.write_bytes(tm.compact(events))
+    check_twice(path, Limits(window=window))
+
+
+def check_twice(path: Path, limits: Limits) -> None:
+    """Fails where reading a file twice for a part gives another part than reading it once."""
+    found = []
+    for least in (10**9, 0):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("traceq.loading._READ_TWICE", least)
+            try:
+                data, layout = loading._read(path, "default", limits, None)
+                check_loaded(data)
+                found.append(spelled(data, layout))
+            except TraceqError as error:
+                found.append({"error": str(error)})
+    for name in {**found[0], **found[1]}:
+        assert found[0].get(name) == found[1].get(name), name
+
+
+def check_loaded(data: TraceData) -> None:
+    """Fails where the ledger counts others than the slices that are there."""
+    tallies = data.ledger.tallies.items()
+    slices = sum(row.loaded for (phase, _), row in tallies if phase in set("XBiIR"))
+    assert slices == len(data.slices)
+
+
+def spelled(data: TraceData, layout: Layout) -> dict[str, Any]:
+    """A laid-out trace with texts in place of their numbers, which may differ."""
+    slices, texts = data.slices, [*data.strings, None]
+    args: dict[int, dict[str, Any]] = {}
+    for column in slices.args:
+        for row, value in zip(column.row.tolist(), column.value.tolist(), strict=True):
+            text = data.strings[value] if column.kind == "string" else value
+            args.setdefault(row, {})[column.key] = text
+    rows = zip(slices.name.tolist(), slices.category.tolist(), slices.track.tolist(), strict=True)
+    return {
+        "slices": [(texts[name], texts[cat], data.tracks[track]) for name, cat, track in rows],
+        "times": (slices.ts.tolist(), slices.dur.tolist(), slices.instant.tolist()),
+        "args": args,
+        "flows": (data.flows.ts.tolist(), data.flows.role.tolist()),
+        "layout": [
+            part.tolist() if isinstance(part, np.ndarray) else part
+            for part in (getattr(layout, name) for name in Layout.__slots__)
+        ],
+        "others": (data.counters, data.asyncs, data.thread_names, data.process_names),
+        "ledger": data.ledger.as_dict(),
+    }
 
 
 @pytest.mark.parametrize("name", ["einops-0", "flatten-2"])

@@ -352,12 +352,10 @@ def _count_left_out(data: TraceData, left: Bools, ends: Bools) -> Ledger:
 def _by_phase(data: TraceData, phase: Any, category: Ints) -> Counter[tuple[str, str]]:
     codes, counts = np.unique(phase.astype(np.int64) + 256 * (category + 1), return_counts=True)
     texts = ["", *data.strings]
-    return Counter(
-        {
-            (chr(code % 256), texts[code // 256]): count
-            for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
-        }
-    )
+    found: Counter[tuple[str, str]] = Counter()
+    for code, count in zip(codes.tolist(), counts.tolist(), strict=True):
+        found[chr(code % 256), texts[code // 256]] += count  # none and an empty one are the same
+    return found
 
 
 def _recount_lanes(data: TraceData, layout: Layout, left: Bools, ledger: Ledger) -> None:

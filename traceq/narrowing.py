@@ -141,12 +141,12 @@ class _Narrowing:
         self._work = overview.marked(overview.of_category(*GPU_WORK))
         self._op = overview.marked(overview.of_category("cpu_op"))
         self._call = overview.marked(overview.of_category(*RUNTIME))
-        marks = _marks(overview)
-        trace = overview.trace(marks)
+        marked = marks(overview)
+        trace = overview.trace(marked)
         windows = limits.windows(slice_table(trace, arrange(trace)))
         self._timely = _contain(windows, overview.ts)
         self._scopes = _matched(overview, limits.under)
-        self._marks = np.union1d(marks, _firsts(overview, limits.under))
+        self._marks = np.union1d(marked, _firsts(overview, limits.under))
         self._spans = _Spans(overview)
         self._arrows = np.zeros(len(overview.flows), np.bool_)
 
@@ -291,7 +291,7 @@ def _contain(windows: Windows | None, ts: Ints) -> Bools:
 # The whole trace ----------------------------------------------------------------------------
 
 
-def _marks(overview: Overview) -> Ints:
+def marks(overview: Overview) -> Ints:
     """Rows of all that may be a step or a scope, and of both ends of the trace."""
     labels = overview.of_category("user_annotation")
     texts = {overview.strings[item] for item in overview.name[labels].tolist()}

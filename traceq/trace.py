@@ -7,7 +7,7 @@ Opening one is left to ``loading``, comparing two to ``compare``, showing them t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from traceq.asking import AskedTrace
 from traceq.calls import CALL_FIELDS, SCOPE_CALL_FIELDS, calls_table, scope_calls_table
 from traceq.calltree import Forest, plant
 from traceq.engine import DeferredEngine
-from traceq.errors import PatternError, UsageError
+from traceq.errors import PatternError, TraceReadError, UsageError
 from traceq.gpu import Activities, gpu_spans, join_activities, waits
 from traceq.info import TraceInfo
 from traceq.kernels import (
@@ -32,6 +32,7 @@ from traceq.kernels import (
     gpu_account,
     kernels_table,
 )
+from traceq.limits import Limits
 from traceq.model import Field, Joined, Ledger, SliceTable
 from traceq.names import fold_name
 from traceq.ops import GPU_SIDE, OP_FIELDS, ops_table, sorted_ops, sum_ops
@@ -80,8 +81,11 @@ class Trace:
         info: TraceInfo | None,
         ledger: Ledger | None,
         joined: Joined | None,
+        open_part: Callable[[Limits], Trace] | None = None,
     ) -> None:
         self._engine = engine
+        self._open_part = open_part
+        self._parts: dict[str, Trace] = {}
         self._joined = joined or AskedTrace(self.sql)
         self._timeout = timeout
         self._info = info
@@ -103,8 +107,10 @@ class Trace:
         return f"<Trace {self.path}>"
 
     def close(self) -> None:
-        """Let the engine and its memory go, where there is one."""
+        """Let the engine and its memory go, where there is one, and those of parts."""
         self._engine.close()
+        for part in self._parts.values():
+            part.close()
 
     @property
     def is_asked(self) -> bool:
@@ -156,6 +162,37 @@ class Trace:
         return self._engine.query(
             library.bind(query, params or {}), timeout=self._timeout if timeout is None else timeout
         ).to_pandas()
+
+    def part_sql(
+        self,
+        limits: Limits,
+        query: str,
+        params: Mapping[str, str | int | float | None] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Run PerfettoSQL over a part of the trace alone: see :meth:`Part.sql`."""
+        if not limits:
+            return self.sql(query, params, timeout=timeout)
+        part = self._parts.get(limits.words)
+        if part is None:
+            part = self._parts.setdefault(limits.words, self._read_part(limits))
+        return part.sql(query, params, timeout=timeout)
+
+    def _read_part(self, limits: Limits) -> Trace:
+        if self._open_part is None:
+            raise UsageError(
+                f"{self.path} cannot be read again, for a part of it",
+                hint="Use Trace.sql(), or open a file.",
+            )
+        part = self._open_part(limits)
+        if self._ledger is None or part.ledger.total.read != self._ledger.total.read:
+            part.close()
+            raise TraceReadError(
+                f"{self.path} has changed since it was opened",
+                hint="Open it again, or work on a copy.",
+            )
+        return part
 
     @property
     def slices(self) -> SliceTable:

@@ -32,6 +32,7 @@ def opened(
     no_cache: bool = False,
     needs_engine: bool = False,
     part: Limits | None = None,
+    needed: Limits | None = None,
 ) -> Iterator[Trace]:
     """An open trace for the time of a command; notices and progress go to stderr."""
     remember_input(path)
@@ -45,6 +46,7 @@ def opened(
             notify=_notify,
             cache=not no_cache,
             part=part,
+            needed=needed,
         )
         if needs_engine:
             trace.start_engine(progress)

@@ -61,7 +61,7 @@ def command(
         return write(_of_ranks(traces, under, within, rows, format_, output, opening), output)
     if len(traces) > 1:
         raise UsageError("several traces are ranks of one run", hint="Add --by rank.")
-    with opened(traces[0], **opening) as source:
+    with opened(traces[0], needed=options.limits(under, within), **opening) as source:
         return write(_result(source, under, match, sort, within, rows, format_, output), output)
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
+
+if TYPE_CHECKING:
+    from traceq.limits import Limits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -102,14 +105,19 @@ def within(command: Command) -> Command:
     )(cast(Command, limited))
 
 
+def limits(under: tuple[str, ...], within: dict[str, Any]) -> Limits:
+    """The part of a trace that these options choose."""
+    from traceq.limits import Limits  # a help text needs no numpy
+
+    return Limits(under=under or None, **within)
+
+
 def part(command: Command) -> Command:
     """Load only a part of the trace; the command gets its limits as ``part``."""
 
     @functools.wraps(command)
     def limited(*, under: tuple[str, ...], within: dict[str, Any], **rest: Any) -> Any:
-        from traceq.limits import Limits  # a help text needs no numpy
-
-        return command(part=Limits(under=under or None, **within), **rest)
+        return command(part=limits(under, within), **rest)
 
     return chain(under, within)(cast(Command, limited))
 

@@ -16,13 +16,14 @@ from typing import TypeVar
 from traceq.errors import TraceReadError
 from traceq.kineto.args import ArgSelection
 from traceq.kineto.columns import ColumnBuilder, Keep
+from traceq.kineto.estimate import estimate_slices
 from traceq.kineto.scan import Scanner
 from traceq.kineto.source import Progress, Source, open_source
 from traceq.kineto.survey import OverviewBuilder
 from traceq.model import Ledger, TraceData
 from traceq.overview import Overview
 
-__all__ = ["ArgSelection", "Keep", "Progress", "read_trace", "survey_trace"]
+__all__ = ["ArgSelection", "Keep", "Progress", "estimate_slices", "read_trace", "survey_trace"]
 
 Result = TypeVar("Result")
 
