@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +17,13 @@ import numpy as np
 from traceq.errors import UsageError
 from traceq.joins import slice_table
 from traceq.layout import arrange
+from traceq.limits import Limits
 from traceq.model import Ints
-from traceq.narrowing import marks
+from traceq.narrowing import marks, narrow
 from traceq.overview import Overview
+from traceq.selection import span_of
 from traceq.steps import Steps, find_steps
-from traceq.units import duration, file_size, parse_bytes, plural
+from traceq.units import file_size, parse_bytes, plural
 
 READ_BYTES = 260
 """Memory for a slice while a trace is read whole; measured on traces of 0.8 to 27 million."""
@@ -36,8 +40,8 @@ ENGINE_LIMIT = 4 << 30
 WHERE = ", which ops, kernels, scopes, tree, sql, view and convert take."
 """Ends a hint: what reads no more of a trace than is asked for."""
 
-_CONTEXT = 2
-"""A part holds what is around and launched by what it selects: so many times that, at most."""
+_TRIES = 5
+"""Parts that are tried, each half as long as the one before."""
 
 
 def free_memory() -> int | None:
@@ -81,10 +85,12 @@ def _free_in_group() -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """When the slices of a trace start, in order, and its steps: by these parts are measured."""
+    """The span and steps of a trace, by which parts are measured; ``starts`` are in order."""
 
+    overview: Overview
     starts: Ints
     begin: int
+    end: int
     steps: Steps
 
     @classmethod
@@ -92,37 +98,57 @@ class Extent:
         """That of a whole trace."""
         trace = overview.trace(marks(overview))
         slices = slice_table(trace, arrange(trace))
-        return cls(np.sort(overview.ts), int(overview.ts.min(initial=2**62)), find_steps(slices))
+        return cls(overview, np.sort(overview.ts), *span_of(slices), find_steps(slices))
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def advice(self, room: int) -> str:
         """What to ask for where so many slices fit."""
-        room //= _CONTEXT
-        ways = [self._window(room), self._steps(room), "--under NAME"]
-        *first, last = filter(None, ways)
-        return f"Use {', '.join(first)}{' or ' if first else ''}{last}{WHERE}"
+        ways = (("--window", self._windows(room)), ("--steps", self._steps(room)))
+        found = [way for way in (self._first(*way, room) for way in ways) if way]
+        listed = " or ".join(filter(None, (", ".join(found), "--under NAME")))
+        return f"Use {listed}{WHERE}"
 
-    def _window(self, room: int) -> str | None:
-        """The longest window from the start that fits, in round numbers."""
-        if not 0 < room < len(self):
-            return None
-        length = int(self.starts[room]) - self.begin
-        for size, unit in ((10**9, "s"), (10**6, "ms"), (10**3, "us")):
-            if length >= size:
-                return f"--window 0:{_rounded(length // size)}{unit}"
+    def _first(self, option: str, ways: Iterator[str], room: int) -> str | None:
+        """The first of the ways by which no more than fits is read."""
+        for way in ways:
+            limits = Limits(window=way) if option == "--window" else Limits(steps=way)
+            with suppress(UsageError):
+                if int(narrow(self.overview, limits).slices.sum()) <= room:
+                    return f"{option} {way}"
         return None
 
-    def _steps(self, room: int) -> str | None:
-        """The steps from the second on (the first is cold) that fit together."""
+    def _windows(self, room: int) -> Iterator[str]:
+        """Windows, ever shorter, from the start; or later, where no outermost frame begins."""
+        for part in (0, 2):
+            first = len(self) // part if part else 0
+            since = int(self.starts[first]) - self.begin if first else 0
+            for size in (room // 2 >> step for step in range(_TRIES)):
+                last = min(first + size, len(self) - 1)
+                text = _window(since, int(self.starts[last]) - self.begin - since)
+                if size and text:
+                    yield text
+
+    def _steps(self, room: int) -> Iterator[str]:
+        """Steps from the second on (the first is cold), ever fewer."""
         number, first = self.steps.number, min(1, max(0, len(self.steps) - 1))
         begins, ends = self.steps.start[first:], self.steps.end[first:]
         slices = np.searchsorted(self.starts, ends) - np.searchsorted(self.starts, begins[:1])
         fits = int(np.searchsorted(slices, room, side="right"))
-        if not fits or (np.diff(number) != 1).any():
-            return None
-        return f"--steps {number[first]}:{number[first] + fits}"
+        if (np.diff(number) == 1).all():
+            for count in dict.fromkeys(fits >> step for step in range(_TRIES)):
+                if count:
+                    yield f"{number[first]}:{number[first] + count}"
+
+
+def _window(since: int, length: int) -> str | None:
+    """A window as the option has it, in round numbers; None for less than a microsecond."""
+    for size, unit in ((10**9, "s"), (10**6, "ms"), (10**3, "us")):
+        if length >= size:
+            begin = -(-since // size)
+            return f"{begin}{unit}:{begin + _rounded(length // size)}{unit}"
+    return None
 
 
 def _rounded(number: int) -> int:
@@ -137,8 +163,3 @@ def needs(slices: int, each: int, free: int) -> str:
         f"{plural(slices, 'slice')} take about {file_size(slices * each)}, "
         f"and {file_size(free)} are free"
     )
-
-
-def span_words(extent: Extent) -> str:
-    """How long the slices of a trace last."""
-    return duration(int(extent.starts[-1]) - extent.begin) if len(extent) else duration(0)

@@ -26,7 +26,6 @@ from traceq.fitting import (
     Extent,
     free_memory,
     needs,
-    span_words,
 )
 from traceq.info import describe
 from traceq.joins import join
@@ -42,7 +41,7 @@ from traceq.overview import Overview
 from traceq.progress import LONG, Progress, file_bytes, in_notebook
 from traceq.stored import StoredTrace
 from traceq.trace import Trace
-from traceq.units import file_size
+from traceq.units import duration, file_size
 
 RUNNING_PREFIX = "tp://"
 """``tp://localhost:9001`` or ``tp://name``: the trace that a running trace_processor holds."""
@@ -193,7 +192,7 @@ def _too_large(path: str | Path, progress: Progress | None) -> TraceReadError:
     if slices * SURVEY_BYTES <= free:
         extent = Extent.of(survey_trace(path, progress=_stage(progress, "looking through")))
         slices, hint = len(extent), extent.advice(free // READ_BYTES)
-        size += f", {span_words(extent)}"
+        size += f", {duration(extent.end - extent.begin)}"
     return TraceReadError(
         f"{path} ({size}) is too large: {needs(slices, READ_BYTES, free)}", hint=hint
     )

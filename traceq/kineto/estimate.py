@@ -10,8 +10,8 @@ from traceq.kineto.source import open_source
 JSON_BYTES = 380
 """JSON of a slice with what belongs to it, as measured on a trace with Python frames."""
 
-_SAMPLE = 4 << 20
-"""Bytes of JSON that are unpacked for it."""
+_SAMPLE = 64 << 20
+"""Most bytes of JSON that are unpacked for it."""
 
 
 def estimate_slices(path: str | Path) -> int | None:
@@ -22,12 +22,21 @@ def estimate_slices(path: str | Path) -> int | None:
         return None
     if str(path) == "-" or not stat.S_ISREG(status.st_mode):
         return None
-    source, unpacked = open_source(path), 0
+    packed, unpacked = _measure(path)
+    return status.st_size * unpacked // max(packed, 1) // JSON_BYTES
+
+
+def _measure(path: str | Path) -> tuple[int, int]:
+    """How many bytes the beginning of a file has, and how many these are unpacked."""
+    source, packed, unpacked = open_source(path), 0, 0
     try:
         for block in source:
-            unpacked += len(block)
+            # All that was read before the next read has been unpacked by then.
+            if packed and source.bytes_read > packed:
+                return packed, unpacked
+            packed, unpacked = source.bytes_read, unpacked + len(block)
             if unpacked >= _SAMPLE:
                 break
     finally:
         source.close()
-    return status.st_size * unpacked // max(source.bytes_read, 1) // JSON_BYTES
+    return packed, unpacked
