@@ -30,9 +30,10 @@ from traceq.names import fold_name, matching_names, shorten
 from traceq.part import Part
 from traceq.reading import Question, Reading, ScopeTotals, read
 from traceq.samples import CPU, Asked, RowKey
+from traceq.selection import Patterns
 from traceq.stats import LEAST_LEVEL, Interval, Verdict
 from traceq.table import records
-from traceq.trace import Patterns, Trace, not_under_scope
+from traceq.trace import Trace, not_under_scope
 from traceq.units import plural
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from traceq.errors import TraceqError
 from traceq.history.pack import pack, unpack
 from traceq.info import TraceInfo
 from traceq.kineto import ArgSelection
+from traceq.limits import Limits
 from traceq.loading import open_trace
 from traceq.many import HERE, Done, Workers, run_each
 from traceq.part import Part
@@ -37,8 +38,10 @@ class Opening:
     cache: bool = True
     notify: Callable[[str], None] = _log.warning
 
-    def open(self, path: str, progress: Progress | None = None) -> Trace:
-        """Raises TraceReadError, EngineError."""
+    def open(
+        self, path: str, progress: Progress | None = None, needed: Limits | None = None
+    ) -> Trace:
+        """``needed`` is all that will be asked for. Raises TraceReadError, EngineError."""
         return open_trace(
             path,
             engine=self.engine,
@@ -47,6 +50,7 @@ class Opening:
             cache=self.cache,
             notify=self.notify,
             progress=progress,
+            needed=needed,
         )
 
 
@@ -73,9 +77,10 @@ class _OpenAndAsk(Generic[Result]):
 
     asked: Asked[Result]
     opening: Opening
+    needed: Limits | None
 
     def __call__(self, path: str, progress: Progress | None = None) -> Result:
-        with self.opening.open(path, progress) as trace:
+        with self.opening.open(path, progress, self.needed) as trace:
             return self.asked(trace)
 
 
@@ -85,9 +90,15 @@ def gather_each(
     opening: Opening,
     workers: Workers = HERE,
     progress: Progress | None = None,
+    *,
+    needed: Limits | None = None,
 ) -> Iterator[Done[Result]]:
-    """Ask each trace, in the order of the paths; files that cannot be read are told as well."""
-    return run_each(_OpenAndAsk(asked, opening), paths, workers, progress)
+    """Ask each trace, in the order of the paths; files that cannot be read are told as well.
+
+    ``needed`` is the part of a trace that is asked for: of one that the memory cannot hold, no more
+    is read.
+    """
+    return run_each(_OpenAndAsk(asked, opening, needed), paths, workers, progress)
 
 
 def split(found: Sequence[Done[Result]]) -> tuple[list[Result], list[LeftOut]]:

@@ -39,8 +39,8 @@ _PLAIN_KINDS = {
 }
 MAX_ARGS = 14
 _NONE = -1
-_ABSENT = int(np.iinfo(np.int64).min)
-_NUMBERS_BACK = 4
+ABSENT = int(np.iinfo(np.int64).min)
+NUMBERS_BACK = 4
 """How far before a backward op's number that of its forward op may be: see backward.sql."""
 
 
@@ -50,7 +50,7 @@ def join(data: TraceData, layout: Layout) -> JoinedTrace | None:
         return None
     if _most_args(data.slices.args) > MAX_ARGS:
         return None
-    sides = _Sides.of(data, layout)
+    sides = Sides.of(data, layout)
     return JoinedTrace(
         sides.slices,
         _find_launches(sides),
@@ -105,7 +105,7 @@ def _is_plain(column: ArgColumn) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sides:
+class Sides:
     """A trace by slice id: what the joins look at on both of their sides.
 
     ``source`` and ``sink`` are the slices that arrows join, ``process`` numbers the process of each
@@ -121,7 +121,7 @@ class _Sides:
     thread: Ints
 
     @classmethod
-    def of(cls, data: TraceData, layout: Layout) -> _Sides:
+    def of(cls, data: TraceData, layout: Layout) -> Sides:
         order, rank = layout.order, _rank(layout.order)
         pids = {pid: number for number, pid in enumerate(dict.fromkeys(t.pid for t in data.tracks))}
         process = np.array([pids[track.pid] for track in data.tracks], np.int64)
@@ -138,8 +138,8 @@ class _Sides:
         )
 
     def number(self, key: str) -> Ints:
-        """The argument of each slice, by id; ``_ABSENT`` where it has none."""
-        values = np.full(len(self.rank), _ABSENT, np.int64)
+        """The argument of each slice, by id; ``ABSENT`` where it has none."""
+        values = np.full(len(self.rank), ABSENT, np.int64)
         column = self.columns.get((key, "int"))
         if column is not None:
             values[self.rank[column.row]] = column.value
@@ -149,13 +149,13 @@ class _Sides:
 # Launches -----------------------------------------------------------------------------------
 
 
-def _find_launches(sides: _Sides) -> Launches:
+def _find_launches(sides: Sides) -> Launches:
     """By correlation number, else by the profiler's arrow, else by the number of the op."""
     is_activity = sides.slices.of_category(*GPU_WORK)
     activity = np.flatnonzero(is_activity)
     numbers = sides.number("args.correlation")
     number = numbers[activity]
-    call = np.flatnonzero(sides.slices.of_category(*RUNTIME) & (numbers != _ABSENT))
+    call = np.flatnonzero(sides.slices.of_category(*RUNTIME) & (numbers != ABSENT))
     shared = _shared_numbers(numbers[call], sides.process[call])
     call = call[(numbers[call] != 0) & ~np.isin(numbers[call], shared)]
     launch = _first_of(numbers[call], call, number)
@@ -170,7 +170,7 @@ def _find_launches(sides: _Sides) -> Launches:
 
 
 def _or_none(values: Ints) -> Ints:
-    return np.where(values == _ABSENT, _NONE, values)
+    return np.where(values == ABSENT, _NONE, values)
 
 
 def _shared_numbers(numbers: Ints, process: Ints) -> Ints:
@@ -196,10 +196,10 @@ def _look_up(keys: Ints, values: Ints, wanted: Ints) -> Ints:
     return np.where(keys[at] == wanted, values[at], _NONE)
 
 
-def _only_op(sides: _Sides, activity: Ints) -> Ints:
+def _only_op(sides: Sides, activity: Ints) -> Ints:
     """The op of each activity's External id, where one op alone has that."""
     numbers = sides.number("args.External id")
-    op = np.flatnonzero(sides.slices.of_category("cpu_op") & (numbers != _ABSENT) & (numbers != 0))
+    op = np.flatnonzero(sides.slices.of_category("cpu_op") & (numbers != ABSENT) & (numbers != 0))
     used, first, count = np.unique(numbers[op], return_index=True, return_counts=True)
     once = count == 1
     return _look_up(used[once], op[first[once]], numbers[activity])
@@ -208,7 +208,7 @@ def _only_op(sides: _Sides, activity: Ints) -> Ints:
 # Forward ops --------------------------------------------------------------------------------
 
 
-def _find_forward_ops(sides: _Sides) -> ForwardOps:
+def _find_forward_ops(sides: Sides) -> ForwardOps:
     """By the profiler's arrow, else by autograd's sequence number, else by one just before it."""
     is_op = sides.slices.of_category("cpu_op")
     arrow = is_op[sides.source] & is_op[sides.sink]
@@ -224,10 +224,10 @@ def _find_forward_ops(sides: _Sides) -> ForwardOps:
     return ForwardOps(op[order], forward[order])
 
 
-def _by_number(sides: _Sides, is_op: Bools) -> tuple[Ints, Ints]:
+def _by_number(sides: Sides, is_op: Bools) -> tuple[Ints, Ints]:
     """Backward ops, and the forward op of each one's number; -1 where none is known."""
     threads = sides.number("args.Fwd thread id")
-    is_backward = (threads != 0) & (threads != _ABSENT)
+    is_backward = (threads != 0) & (threads != ABSENT)
     numbers = sides.number("args.Sequence number")
     sequenced = is_op & (numbers >= 0) & is_backward.any()
     backward = np.flatnonzero(sequenced & is_backward)
@@ -258,7 +258,7 @@ def _numbered(numbers: Ints, thread: Ints, op: Ints, wanted: Ints) -> Ints:
     found = _look_up(keys, made, wanted)
     if len(keys) and (thread == thread[0]).all():
         before = np.searchsorted(keys, wanted) - 1
-        near = (before >= 0) & (keys[before] >= wanted - _NUMBERS_BACK) & (wanted < keys[-1])
+        near = (before >= 0) & (keys[before] >= wanted - NUMBERS_BACK) & (wanted < keys[-1])
         found = np.where((found == _NONE) & near, made[before], found)
     return found
 
@@ -266,7 +266,7 @@ def _numbered(numbers: Ints, thread: Ints, op: Ints, wanted: Ints) -> Ints:
 # Shapes -------------------------------------------------------------------------------------
 
 
-def _find_shapes(sides: _Sides, strings: list[str]) -> Shapes:
+def _find_shapes(sides: Sides, strings: list[str]) -> Shapes:
     column, nothing = sides.columns.get(("args.Input Dims", "string")), np.zeros(0, np.int64)
     if column is None:
         return Shapes(nothing, nothing, [])

@@ -28,7 +28,7 @@ class Layout:
     lane on its track (0: the track itself); ``parent`` is the innermost slice of its track that
     contains it (-1: none); ``parent_override`` pairs slices that could not stay below that
     container on the same lane with it; ``flow_source`` and ``flow_sink`` are the slices that each
-    arrow joins.
+    arrow joins, ``flow_begin`` and ``flow_end`` its two ends among :attr:`TraceData.flows`.
     """
 
     order: Ints
@@ -37,6 +37,8 @@ class Layout:
     parent_override: dict[int, int]
     flow_source: Ints
     flow_sink: Ints
+    flow_begin: Ints
+    flow_end: Ints
 
 
 def arrange(data: TraceData) -> Layout:
@@ -48,8 +50,8 @@ def arrange(data: TraceData) -> Layout:
     for members in by_track.values():
         _assign_lanes(slices, members, nesting)
     _count_overflow(data, nesting.lane)
-    source, sink = _bind_flows(data, by_track, order)
-    return Layout(order, nesting.lane, nesting.parent, nesting.overrides, source, sink)
+    arrows = _bind_flows(data, by_track, order)
+    return Layout(order, nesting.lane, nesting.parent, nesting.overrides, *arrows)
 
 
 def time_order(slices: Slices) -> Ints:
@@ -310,8 +312,10 @@ def _category(data: TraceData, index: int) -> str:
 # Flows ------------------------------------------------------------------------------------
 
 
-def _bind_flows(data: TraceData, by_track: dict[int, Ints], order: Ints) -> tuple[Ints, Ints]:
-    """The slices that arrows leave and enter; arrows with a loose end go to the ledger."""
+def _bind_flows(
+    data: TraceData, by_track: dict[int, Ints], order: Ints
+) -> tuple[Ints, Ints, Ints, Ints]:
+    """The slices that arrows leave and enter, and their ends; loose ends go to the ledger."""
     flows = data.flows
     bound = _enclosing_slices(data.slices, flows, by_track)
     source, sink = _pair_ends(flows)
@@ -320,8 +324,9 @@ def _bind_flows(data: TraceData, by_track: dict[int, Ints], order: Ints) -> tupl
     inside = (bound[source] >= 0) & (bound[sink] >= 0)
     forward = inside.copy()
     forward[inside] = rank[bound[source[inside]]] <= rank[bound[sink[inside]]]
-    _count_loose_ends(data, bound, source[forward], sink[forward])
-    return bound[source[forward]], bound[sink[forward]]
+    begin, end = source[forward], sink[forward]
+    _count_loose_ends(data, bound, begin, end)
+    return bound[begin], bound[end], begin, end
 
 
 def _enclosing_slices(slices: Slices, flows: Flows, by_track: dict[int, Ints]) -> Ints:

@@ -8,28 +8,46 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from traceq import fxt, library
+from traceq.cutting import cut, cut_narrowed
 from traceq.engine import DeferredEngine, Engine, open_engine, open_remote, open_wasm
-from traceq.errors import EngineError, QueryError, UsageError
+from traceq.errors import EngineError, QueryError, TraceReadError, UsageError
+from traceq.fitting import (
+    ENGINE_BYTES,
+    ENGINE_LIMIT,
+    READ_BYTES,
+    SURVEY_BYTES,
+    WHERE,
+    Extent,
+    free_memory,
+    needs,
+)
 from traceq.info import describe
 from traceq.joins import join
 from traceq.kept import KeptTrace
-from traceq.kineto import ArgSelection, read_trace
+from traceq.kineto import ArgSelection, Keep, estimate_slices, read_trace, survey_trace
 from traceq.layout import Layout, arrange, number_densely
+from traceq.limits import Limits
 from traceq.memory import give_back, keep_freed
 from traceq.model import Ledger, TraceData
 from traceq.names import fold_name
+from traceq.narrowing import Narrowed, narrow
+from traceq.overview import Overview
 from traceq.progress import LONG, Progress, file_bytes, in_notebook
 from traceq.stored import StoredTrace
 from traceq.trace import Trace
+from traceq.units import duration, file_size
 
 RUNNING_PREFIX = "tp://"
 """``tp://localhost:9001`` or ``tp://name``: the trace that a running trace_processor holds."""
+
+_READ_TWICE = 1_000_000
+"""Slices from which on a file is read twice for a part of it: a smaller one is held in 260 MB."""
 
 _LARGE_TRACE = 6_000_000
 """Slices from which on the 32-bit engine (4 GB, about 430 bytes a slice) may not do."""
@@ -46,6 +64,8 @@ def open_trace(
     progress: Progress | None = None,
     notify: Callable[[str], None] = _log.warning,
     cache: bool = True,
+    part: Limits | None = None,
+    needed: Limits | None = None,
 ) -> Trace:
     """Open a trace file, ``-`` for standard input, or ``tp://…`` for a running engine's trace.
 
@@ -55,8 +75,12 @@ def open_trace(
     arguments of events to carry; ``timeout``: seconds that one query may take; ``progress`` is
     called with (stage, done, in all; without it a notebook shows a bar for large files), ``notify``
     with a sentence where something takes long once. With ``cache`` what is read of a file is kept
-    (``traceq cache``), and found there the next time. Raises TraceReadError for what is no trace,
-    EngineError where the engine cannot be had.
+    (``traceq cache``), and found there the next time. Of a ``part`` only what belongs to it is
+    held: its tables are to be asked for with the same limits (see ``traceq.cutting``); it is not
+    kept. ``needed`` is a part that is read where all of the trace does not fit the memory
+    (``TRACEQ_MEMORY``, else what is free). Raises TraceReadError for what is no trace or too large
+    for the memory, EngineError where the engine cannot be had or cannot hold the trace,
+    PatternError and UsageError where there is no such part.
 
     >>> with open_trace("sample_traces/flatten-0.json.gz") as trace:
     ...     trace.ledger.total.read
@@ -64,28 +88,126 @@ def open_trace(
     """
     name = os.fsencode(path).decode("utf-8", "replace")
     if name.startswith(RUNNING_PREFIX):
-        return _attach(name, timeout)
+        return _attach(name, timeout, part)
     if file_bytes(name) > LONG:
         keep_freed()
     engine = _engine_name(engine)
-    kept = KeptTrace.of(path, args) if cache and engine is None else None
+    kept = KeptTrace.of(path, args) if cache and engine is None and not part else None
     stored = kept.read(name) if kept else None
+    parts = _opener(path, engine, args, timeout, notify)
     if kept and stored:
-        return _reopen(kept, stored, name, timeout, notify)
-    with in_notebook(name) if progress is None else nullcontext(progress) as told:
-        data = read_trace(path, args=args, progress=_stage(told, "reading"))
-        return _load(data, name, engine, timeout, told, notify, kept)
+        return _reopen(kept, stored, name, timeout, notify, parts)
+    if needed and not part and not _fits(path):
+        part, kept = needed, None
+        notify(f"{name} is larger than the memory: only the part that is asked for is read")
+    with in_notebook(name) if progress is None else nullcontext(progress) as told, _enough(name):
+        data, layout = _read(path, args, part, told)
+        return _load(data, layout, name, engine, timeout, told, notify, kept, parts)
+
+
+def _opener(
+    path: str | Path,
+    engine: str | None,
+    args: ArgSelection,
+    timeout: float | None,
+    notify: Callable[[str], None],
+) -> Callable[[Limits], Trace] | None:
+    """Opens parts of a file in the same way; None for what cannot be read twice."""
+    if str(path) == "-" or not Path(os.fsdecode(path)).is_file():
+        return None
+    path = Path(os.path.abspath(path))
+
+    def open_part(part: Limits) -> Trace:
+        return open_trace(
+            path, engine=engine, args=args, timeout=timeout, notify=notify, cache=False, part=part
+        )
+
+    return open_part
 
 
 def convert_trace(
-    path: str | Path, *, args: ArgSelection = "default", progress: Progress | None = None
+    path: str | Path,
+    *,
+    args: ArgSelection = "default",
+    progress: Progress | None = None,
+    part: Limits | None = None,
 ) -> tuple[Iterable[bytes], Ledger]:
     """A trace in the Fuchsia format, as the engine is given it, and the ledger of its events.
 
-    Raises TraceReadError where the input is no trace that can be read.
+    Raises TraceReadError where the input is no trace that can be read, PatternError and UsageError
+    where there is no such ``part``.
     """
+    data, layout = _read(path, args, part, progress)
+    return fxt.encode(data, layout), data.ledger
+
+
+def _read(
+    path: str | Path, args: ArgSelection, part: Limits | None, progress: Progress | None
+) -> tuple[TraceData, Layout]:
+    """A trace, or a part of it, laid out; a large file is read twice, so that less is held."""
+    if part and (estimate_slices(path) or 0) >= _READ_TWICE:
+        return _read_twice(path, args, part, progress)
+    if not _fits(path):
+        if part:
+            return _read_twice(path, args, part, progress)
+        raise _too_large(path, progress)
     data = read_trace(path, args=args, progress=_stage(progress, "reading"))
-    return fxt.encode(data, arrange(data)), data.ledger
+    return cut(data, part) if part else (data, arrange(data))
+
+
+def _read_twice(
+    path: str | Path, args: ArgSelection, part: Limits, progress: Progress | None
+) -> tuple[TraceData, Layout]:
+    """First what tells what belongs to the part, then that."""
+    narrowed = _choose(path, part, progress)
+    give_back()
+    keep = Keep(narrowed.slices, narrowed.flows)
+    data = read_trace(path, args=args, progress=_stage(progress, "reading"), keep=keep)
+    return cut_narrowed(data, part)
+
+
+def _choose(path: str | Path, part: Limits, progress: Progress | None) -> Narrowed:
+    overview = survey_trace(path, progress=_stage(progress, "looking through"))
+    narrowed = narrow(overview, part)
+    free, slices = free_memory(), int(narrowed.slices.sum())
+    if free is not None and slices * READ_BYTES > free:
+        raise TraceReadError(
+            f"{path}: too large a part: {needs(slices, READ_BYTES, free)}",
+            hint=Extent.of(overview).advice(free // READ_BYTES),
+        )
+    return narrowed
+
+
+def _fits(path: str | Path) -> bool:
+    """Whether the memory can hold all of a trace, as far as that can be told."""
+    free, slices = free_memory(), estimate_slices(path)
+    return free is None or slices is None or slices * READ_BYTES <= free
+
+
+def _too_large(path: str | Path, progress: Progress | None) -> TraceReadError:
+    """What to say of a file that does not fit; the file is looked through for what would."""
+    free, slices = free_memory() or 0, estimate_slices(path) or 0
+    hint = f"Use --window, --steps or --under{WHERE}"
+    size = file_size(os.stat(path).st_size)
+    if slices * SURVEY_BYTES <= free:
+        extent = Extent.of(survey_trace(path, progress=_stage(progress, "looking through")))
+        slices, hint = len(extent), extent.advice(free // READ_BYTES)
+        size += f", {duration(extent.end - extent.begin)}"
+    return TraceReadError(
+        f"{path} ({size}) is too large: {needs(slices, READ_BYTES, free)}", hint=hint
+    )
+
+
+@contextmanager
+def _enough(path: str) -> Iterator[None]:
+    """Turns the end of the memory into an error that says what to do."""
+    try:
+        yield
+    except MemoryError as error:
+        raise TraceReadError(
+            f"{path}: the memory does not suffice",
+            hint=f"Use --window, --steps or --under{WHERE}",
+        ) from error
 
 
 def _engine_name(name: str | None) -> str | None:
@@ -102,16 +224,17 @@ def _engine_name(name: str | None) -> str | None:
 
 def _load(
     data: TraceData,
+    layout: Layout,
     path: str,
     engine_name: str | None,
     timeout: float | None,
     progress: Progress | None,
     notify: Callable[[str], None],
     kept: KeptTrace | None,
+    parts: Callable[[Limits], Trace] | None,
 ) -> Trace:
-    layout = arrange(data)
     info, ledger = describe(data, path), data.ledger
-    content = _Content.of(data, layout)
+    content = _Content.of(data, layout, engine_name)
     joined = None if engine_name else join(data, layout)
     del data, layout
     give_back()
@@ -120,7 +243,7 @@ def _load(
     engine = DeferredEngine(lambda told: _start(content, path, engine_name, notify, told, kept))
     if joined is None:
         engine.start(progress)
-    return Trace(engine, path, timeout, info, ledger, joined)
+    return Trace(engine, path, timeout, info, ledger, joined, parts)
 
 
 def _reopen(
@@ -129,6 +252,7 @@ def _reopen(
     path: str,
     timeout: float | None,
     notify: Callable[[str], None],
+    parts: Callable[[Limits], Trace] | None,
 ) -> Trace:
     """A trace as it was kept; its file is read again where an engine is needed."""
 
@@ -140,9 +264,10 @@ def _reopen(
         kept.check_current()
         data = read_trace(kept.path, args=kept.args, progress=_stage(progress, "reading"))
         kept.check_current()
-        return _start(_Content.of(data, arrange(data)), path, None, notify, progress, kept)
+        return _start(_Content.of(data, arrange(data), None), path, None, notify, progress, kept)
 
-    return Trace(DeferredEngine(start), path, timeout, stored.info, stored.ledger, stored.joined)
+    engine = DeferredEngine(start)
+    return Trace(engine, path, timeout, stored.info, stored.ledger, stored.joined, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,11 +277,28 @@ class _Content:
     chunks: list[bytes]
     ops: dict[str, str]
     slices: int
+    refusal: EngineError | None = None
 
     @classmethod
-    def of(cls, data: TraceData, layout: Layout) -> _Content:
+    def of(cls, data: TraceData, layout: Layout, engine: str | None) -> _Content:
         slices = len(data.slices) + sum(event.role < 2 for event in data.asyncs)
-        return cls(fxt.encode(data, layout), _op_names(data), slices)
+        refusal = _refuse(data, slices, engine)
+        chunks = [] if refusal else fxt.encode(data, layout)
+        return cls(chunks, _op_names(data), slices, refusal)
+
+
+def _refuse(data: TraceData, slices: int, engine: str | None) -> EngineError | None:
+    """What to say of a trace that no engine of this machine can hold; None for others."""
+    free = free_memory()
+    room = slices * ENGINE_BYTES if free is None else free
+    if engine == "wasm":
+        room = min(room, ENGINE_LIMIT)
+    if slices * ENGINE_BYTES <= room:
+        return None
+    return EngineError(
+        f"too large for the query engine: {needs(slices, ENGINE_BYTES, room)}",
+        hint=Extent.of(Overview.of(data)).advice(room // ENGINE_BYTES),
+    )
 
 
 def _start(
@@ -168,6 +310,8 @@ def _start(
     kept: KeptTrace | None,
 ) -> Engine:
     """An engine that holds the trace; its memory is kept for the next time."""
+    if content.refusal:
+        raise content.refusal
     large = "wasm64" if content.slices > _LARGE_TRACE else None
     engine = open_engine(name or large, on_compile=notify)
     try:
@@ -183,8 +327,13 @@ def _start(
     return engine
 
 
-def _attach(address: str, timeout: float | None) -> Trace:
+def _attach(address: str, timeout: float | None, part: Limits | None) -> Trace:
     """Use the trace that a running trace_processor holds; its file is never read."""
+    if part:
+        raise UsageError(
+            f"{address} holds a whole trace: {part.words} cannot limit it",
+            hint="Limit the query itself, or name the trace file instead.",
+        )
     engine = open_remote(address.removeprefix(RUNNING_PREFIX))
     names = engine.query("SELECT DISTINCT name FROM slice WHERE name IS NOT NULL").rows()
     _register(engine, {str(name): fold_name(str(name)) for (name,) in names})

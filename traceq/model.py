@@ -67,7 +67,8 @@ class Slices:
 
     All arrays have one entry a slice, in file order: ``ts`` and ``dur`` in ns, ``name`` and
     ``category`` as indices into :attr:`TraceData.strings` (category -1: none), ``track`` as
-    indices into :attr:`TraceData.tracks`.
+    indices into :attr:`TraceData.tracks`. ``phase`` is the letter (its code) of the event that
+    each was made of, for the ledger: of a begin and its end, ``B``.
     """
 
     ts: Ints
@@ -76,6 +77,7 @@ class Slices:
     category: Ints
     track: Ints
     instant: Bools
+    phase: NDArray[np.uint8]
     args: tuple[ArgColumn, ...] = ()
 
     def __len__(self) -> int:
@@ -245,6 +247,31 @@ def sum_tallies(tallies: Any) -> Tally:
         for name in Tally.__slots__:
             setattr(total, name, getattr(total, name) + getattr(row, name))
     return total
+
+
+NOT_IN_PART = "not in the part"
+"""The ledger's reason for what a part of a trace leaves out."""
+
+
+def leave_out(ledger: Ledger, phase: str, category: str, count: int) -> None:
+    """Count loaded events as not carried; of a slice made of a begin and an end, both."""
+    _uncount(ledger, phase, category, count)
+    if phase != "B":
+        return
+    rows = [key for key, row in ledger.tallies.items() if key[0] == "E" and row.loaded]
+    for key in sorted(rows, key=lambda key: (key[1] != category, key[1] != "", key)):
+        here = min(count, ledger.tallies[key].loaded)
+        _uncount(ledger, *key, here)
+        count -= here
+
+
+def _uncount(ledger: Ledger, phase: str, category: str, count: int) -> None:
+    if not count:
+        return
+    row = ledger.tally(phase, category)
+    row.loaded -= count
+    row.clamped = min(row.clamped, row.loaded)  # whether these were is not known
+    ledger.not_carried(phase, category, NOT_IN_PART, count)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,14 +17,16 @@ import pandas as pd
 
 from traceq.calltree import ratio
 from traceq.errors import UsageError
-from traceq.gathering import Asked, LeftOut, Opening, gather_each, split
+from traceq.gathering import LeftOut, Opening, gather_each, split
 from traceq.kernels import GpuAccount, GpuWork
+from traceq.limits import Limits
 from traceq.many import Workers
 from traceq.model import Field
 from traceq.ops import OP_FIELDS
 from traceq.progress import Progress
+from traceq.selection import Patterns
 from traceq.table import ResultTable
-from traceq.trace import Patterns, Trace
+from traceq.trace import Trace
 
 OF_TRACES = (
     Field("traces", "LONG", "", "Number of traces that have it."),
@@ -126,23 +128,27 @@ def _patterns(given: Patterns) -> tuple[str, ...]:
 
 def read_ops(
     paths: Sequence[str],
-    asked: Asked[TraceOps],
+    asked: OpsAsked,
     opening: Opening,
     workers: Workers,
     progress: Progress | None = None,
 ) -> OpSums:
     """Read the ops of each trace and add them up. Raises the first error where none can be read."""
-    found, left = split([*gather_each(paths, asked, opening, workers, progress)])
+    needed = Limits(under=asked.under or None, **asked.limits)
+    done = gather_each(paths, asked, opening, workers, progress, needed=needed)
+    found, left = split([*done])
     return OpSums(add(found), tuple(found), tuple(left))
 
 
-def ask_ops(under: Patterns, match: Patterns, limits: dict[str, Any]) -> Asked[TraceOps]:
-    """The task that :func:`read_ops` gives out."""
-    return _OpsAsked(_patterns(under), _patterns(match) or None, limits)
+def ask_ops(under: Patterns, match: Patterns, limits: dict[str, Any]) -> OpsAsked:
+    """The question of :func:`read_ops`."""
+    return OpsAsked(_patterns(under), _patterns(match) or None, limits)
 
 
 @dataclass(frozen=True, slots=True)
-class _OpsAsked:
+class OpsAsked:
+    """What is asked of each trace: its ops under some scopes, in some time."""
+
     under: tuple[str, ...]
     match: tuple[str, ...] | None
     limits: dict[str, Any]

@@ -5,7 +5,7 @@ Nothing is computed before a table is asked for. The tables themselves are :clas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 from traceq.calltree import depths
 from traceq.errors import UsageError
+from traceq.limits import Limits
 from traceq.model import Ints
 from traceq.outline import NO_CPU, Outline, Vocabulary
 from traceq.plotting import Span, draw_distribution, draw_ops, draw_timeline
@@ -25,6 +26,7 @@ from traceq.table import ResultTable
 
 if TYPE_CHECKING:
     import duckdb
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from traceq.timeline import Timeline
@@ -108,7 +110,27 @@ class Part:
             steps=self.step_range, skip_first=self.is_without_first, window=self.span
         )
 
+    @property
+    def limits(self) -> Limits:
+        """All that was chosen."""
+        return Limits(self.patterns or None, self.step_range, self.is_without_first, self.span)
+
     # Tables -------------------------------------------------------------------------------
+
+    def sql(
+        self,
+        query: str,
+        params: Mapping[str, str | int | float | None] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Run PerfettoSQL over this part alone: :meth:`Trace.sql`, over fewer slices.
+
+        The engine is given what was chosen, and what is below, around and launched by it, not the
+        rest of the trace: that fits where the whole does not. The file is read again at the first
+        query. Raises UsageError for what is no file, TraceReadError where it has changed.
+        """
+        return self.trace.part_sql(self.limits, query, params, timeout=timeout)
 
     def ops(self, match: str | None = None) -> ResultTable:
         """Calls, CPU and GPU time per op: :meth:`Trace.ops`."""

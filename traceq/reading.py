@@ -27,8 +27,8 @@ from traceq.model import Ints, Tally
 from traceq.names import fold_name
 from traceq.outline import NO_CPU, Outline, Vocabulary, lay_out_kernels
 from traceq.part import Part
-from traceq.selection import Windows
-from traceq.trace import Patterns, Trace
+from traceq.selection import Patterns, Windows
+from traceq.trace import Trace
 
 SCOPE_OF_KERNELS = "(kernels of a scope)"
 

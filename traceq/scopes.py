@@ -28,7 +28,7 @@ GROUPINGS: tuple[By, ...] = get_args(By)
 
 MODULE = "nn.Module: "
 _STEP = re.compile(r"ProfilerStep#\d+\Z")
-_FORWARD = re.compile(r".*\.py\(\d+\): forward\Z")
+FORWARD = re.compile(r".*\.py\(\d+\): forward\Z")
 
 SCOPE_FIELDS = (
     Field("scope", "STRING", "", "Class, instance or layer; label; or Python function."),
@@ -104,7 +104,7 @@ def _kinds(slices: SliceTable) -> dict[int, str]:
             found[index] = "label"
     if "module" not in found.values():
         for index, name in enumerate(slices.names):
-            if _FORWARD.match(name):
+            if FORWARD.match(name):
                 found[index] = "function"
     return found
 
@@ -226,7 +226,7 @@ def fold_scope(name: str) -> str:
     >>> fold_scope("nn.Module: Qwen3_5GatedDeltaNet_3"), fold_scope("qwen3_5.py(550): forward")
     ('nn.Module: Qwen3_5GatedDeltaNet', 'qwen3_5.py(550): forward')
     """
-    return name if _FORWARD.match(name) else fold_name(name)
+    return name if FORWARD.match(name) else fold_name(name)
 
 
 def _labelled(forest: Forest, texts: Sequence[str], index: Ints) -> tuple[_Labelled, list[str]]:

@@ -6,14 +6,18 @@ Marks slices and nodes; what is summed over them is left to the tables.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from traceq.calltree import CallTree, Forest, merge, nearest
 from traceq.categories import GPU_WORK
+from traceq.errors import PatternError
 from traceq.gpu import Activities, Homes, at
 from traceq.model import Bools, Ints, SliceTable
+from traceq.names import matching_names
+
+Patterns = str | Sequence[str] | None
 
 GPU_LABEL = "gpu_user_annotation"
 """Category of the GPU's copy of a label: never a scope, never summed with kernels."""
@@ -118,6 +122,27 @@ class Selection:
         launch = activities.launch
         ts = np.where(launch >= 0, slices.ts[launch], activities.ts)
         return activities.where(self.windows.contain(ts))
+
+
+def resolve(slices: SliceTable, patterns: Patterns) -> list[str]:
+    """The names of slices that patterns match. Raises PatternError naming the nearest."""
+    chosen = [patterns] if isinstance(patterns, str) else list(patterns or ())
+    return matching_names(chosen, slices.names)
+
+
+def select(slices: SliceTable, under: Patterns, windows: Windows | None) -> Selection:
+    """The part below what matches, within windows. Raises PatternError."""
+    is_whole = under is None or (not isinstance(under, str) and not under)
+    found = Selection.of_names(slices, None if is_whole else resolve(slices, under), windows)
+    if not isinstance(under, Nested) or not under.around:
+        return found
+    found = replace(found, around=select(slices, under.around, None))
+    if not found.marks(slices).any():
+        raise PatternError(
+            f"nothing that matches {', '.join(under)!r} is below {', '.join(under.around)!r}",
+            hint="Trace.tree() shows what is below what; patterns of one under() are 'or'.",
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)

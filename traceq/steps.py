@@ -56,7 +56,7 @@ DRAFT_TOKENS = 16
 
 OUTSIDE_STEPS = "(outside the steps)"
 
-_PROFILER_STEP = re.compile(r"ProfilerStep#([0-9]{1,18})\Z")
+PROFILER_STEP = re.compile(r"ProfilerStep#([0-9]{1,18})\Z")
 _ENGINE_STEP = re.compile(r"step\[|execute_")
 _SPLIT_BATCH = re.compile(r"context_(\d+).*?generation_(\d+)")
 _STAGE = re.compile(
@@ -105,7 +105,7 @@ def _profiler_steps(slices: SliceTable) -> dict[int, int]:
     """Slice id and number of each ProfilerStep label; its copies on the GPU are left out."""
     number = {}
     for index, name in enumerate(slices.names):
-        if match := _PROFILER_STEP.match(name):
+        if match := PROFILER_STEP.match(name):
             number[index] = int(match[1])
     if not number:
         return {}

@@ -7,8 +7,7 @@ Opening one is left to ``loading``, comparing two to ``compare``, showing them t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,7 @@ from traceq.asking import AskedTrace
 from traceq.calls import CALL_FIELDS, SCOPE_CALL_FIELDS, calls_table, scope_calls_table
 from traceq.calltree import Forest, plant
 from traceq.engine import DeferredEngine
-from traceq.errors import PatternError, UsageError
+from traceq.errors import PatternError, TraceReadError, UsageError
 from traceq.gpu import Activities, gpu_spans, join_activities, waits
 from traceq.info import TraceInfo
 from traceq.kernels import (
@@ -33,14 +32,15 @@ from traceq.kernels import (
     gpu_account,
     kernels_table,
 )
+from traceq.limits import Limits
 from traceq.model import Field, Joined, Ledger, SliceTable
-from traceq.names import fold_name, matching_names
+from traceq.names import fold_name
 from traceq.ops import GPU_SIDE, OP_FIELDS, ops_table, sorted_ops, sum_ops
 from traceq.outline import Outline, Vocabulary, lay_out
 from traceq.part import TABLES, Part, PartPlots
 from traceq.progress import Progress
 from traceq.scopes import SCOPE_FIELDS, By, modules_table, scopes_table
-from traceq.selection import Nested, Selection, Windows, span_of
+from traceq.selection import Patterns, Selection, Windows, resolve, select, span_of
 from traceq.steps import (
     STEP_FIELDS,
     Steps,
@@ -56,8 +56,6 @@ from traceq.tree import TREE_FIELDS, tree_table
 
 if TYPE_CHECKING:
     import duckdb
-
-Patterns = str | Sequence[str] | None
 
 
 def _unread(address: str) -> UsageError:
@@ -83,8 +81,11 @@ class Trace:
         info: TraceInfo | None,
         ledger: Ledger | None,
         joined: Joined | None,
+        open_part: Callable[[Limits], Trace] | None = None,
     ) -> None:
         self._engine = engine
+        self._open_part = open_part
+        self._parts: dict[str, Trace] = {}
         self._joined = joined or AskedTrace(self.sql)
         self._timeout = timeout
         self._info = info
@@ -106,8 +107,10 @@ class Trace:
         return f"<Trace {self.path}>"
 
     def close(self) -> None:
-        """Let the engine and its memory go, where there is one."""
+        """Let the engine and its memory go, where there is one, and those of parts."""
         self._engine.close()
+        for part in self._parts.values():
+            part.close()
 
     @property
     def is_asked(self) -> bool:
@@ -159,6 +162,37 @@ class Trace:
         return self._engine.query(
             library.bind(query, params or {}), timeout=self._timeout if timeout is None else timeout
         ).to_pandas()
+
+    def part_sql(
+        self,
+        limits: Limits,
+        query: str,
+        params: Mapping[str, str | int | float | None] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """Run PerfettoSQL over a part of the trace alone: see :meth:`Part.sql`."""
+        if not limits:
+            return self.sql(query, params, timeout=timeout)
+        part = self._parts.get(limits.words)
+        if part is None:
+            part = self._parts.setdefault(limits.words, self._read_part(limits))
+        return part.sql(query, params, timeout=timeout)
+
+    def _read_part(self, limits: Limits) -> Trace:
+        if self._open_part is None:
+            raise UsageError(
+                f"{self.path} cannot be read again, for a part of it",
+                hint="Use Trace.sql(), or open a file.",
+            )
+        part = self._open_part(limits)
+        if self._ledger is None or part.ledger.total.read != self._ledger.total.read:
+            part.close()
+            raise TraceReadError(
+                f"{self.path} has changed since it was opened",
+                hint="Open it again, or work on a copy.",
+            )
+        return part
 
     @property
     def slices(self) -> SliceTable:
@@ -317,17 +351,7 @@ class Trace:
 
     def selection(self, under: Patterns, windows: Windows | None) -> Selection:
         """The part of the trace that a table is about. Raises PatternError."""
-        names = None if _is_nothing(under) else self.resolve(under)
-        found = Selection.of_names(self.slices, names, windows)
-        if not isinstance(under, Nested) or not under.around:
-            return found
-        found = replace(found, around=self.selection(under.around, None))
-        if not found.marks(self.slices).any():
-            raise PatternError(
-                f"nothing that matches {', '.join(under)!r} is below {', '.join(under.around)!r}",
-                hint="Trace.tree() shows what is below what; patterns of one under() are 'or'.",
-            )
-        return found
+        return select(self.slices, under, windows)
 
     def calls(
         self, match: Patterns, under: Patterns = None, *, windows: Windows | None = None
@@ -394,12 +418,7 @@ class Trace:
 
     def resolve(self, patterns: Patterns) -> list[str]:
         """The slice names that patterns match. Raises PatternError naming the nearest."""
-        chosen = [patterns] if isinstance(patterns, str) else list(patterns or ())
-        return matching_names(chosen, self.names)
-
-
-def _is_nothing(patterns: Patterns) -> bool:
-    return patterns is None or (not isinstance(patterns, str) and not patterns)
+        return resolve(self.slices, patterns)
 
 
 def not_under_scope(match: Patterns) -> PatternError:

@@ -65,7 +65,7 @@ def command(
 
     Names are shortened: template arguments that do not tell kernels apart are left out.
     """
-    with opened(trace, **opening) as source:
+    with opened(trace, needed=options.limits(under, within), **opening) as source:
         limits = read_limits(source, within)
         rows = options.rows_to_show(limit, format_)
         if each:

@@ -14,6 +14,7 @@ import click
 from traceq.cli.output import remember_input
 from traceq.errors import TraceReadError
 from traceq.kineto import ArgSelection
+from traceq.limits import Limits
 from traceq.loading import convert_trace, open_trace
 from traceq.progress import Progress, bars
 from traceq.trace import Trace
@@ -33,6 +34,8 @@ def opened(
     timeout: float | None,
     no_cache: bool = False,
     needs_engine: bool = False,
+    part: Limits | None = None,
+    needed: Limits | None = None,
 ) -> Iterator[Trace]:
     """An open trace for the time of a command; notices and progress go to stderr."""
     remember_input(path)
@@ -45,6 +48,8 @@ def opened(
             progress=progress,
             notify=_notify,
             cache=not no_cache,
+            part=part,
+            needed=needed,
         )
         if needs_engine:
             trace.start_engine(progress)
@@ -103,11 +108,11 @@ def _files(text: str) -> list[str]:
     raise TraceReadError(f"{text}: no file has such a name", hint="Check the path and the quotes.")
 
 
-def convert(path: str, args: ArgSelection) -> list[bytes]:
+def convert(path: str, args: ArgSelection, part: Limits) -> list[bytes]:
     """A trace as chunks of bytes that other programs open, with progress; its events on stderr."""
     remember_input(path)
     with _progress(path) as progress:
-        chunks, ledger = convert_trace(path, args=args, progress=progress)
+        chunks, ledger = convert_trace(path, args=args, progress=progress, part=part)
     total = ledger.total
     _notify(
         f"{path}: {total.loaded:,} of {plural(total.read, 'event')}; {total.not_carried:,} not "

@@ -71,7 +71,7 @@ def command(
 
         shown = Shown(by, under, match, sort, within, rows, format_, output)
         return show_ops(paths, shown, opening, workers)
-    with opened(paths[0], **opening) as source:
+    with opened(paths[0], needed=options.limits(under, within), **opening) as source:
         return write(_result(source, under, match, sort, within, rows, format_, output), output)
 
 

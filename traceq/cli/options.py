@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from traceq.many import Workers
+
+if TYPE_CHECKING:
+    from traceq.limits import Limits
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -127,6 +130,23 @@ def within(command: Command) -> Command:
             "counts where it was launched (timeline: where it ran). Seconds without a unit.",
         ),
     )(cast(Command, limited))
+
+
+def limits(under: tuple[str, ...], within: dict[str, Any]) -> Limits:
+    """The part of a trace that these options choose."""
+    from traceq.limits import Limits  # a help text needs no numpy
+
+    return Limits(under=under or None, **within)
+
+
+def part(command: Command) -> Command:
+    """Load only a part of the trace; the command gets its limits as ``part``."""
+
+    @functools.wraps(command)
+    def limited(*, under: tuple[str, ...], within: dict[str, Any], **rest: Any) -> Any:
+        return command(part=limits(under, within), **rest)
+
+    return chain(under, within)(cast(Command, limited))
 
 
 DEFAULT_LIMIT = 40

@@ -48,7 +48,7 @@ def command(
 
     Classes come heaviest first, instances and layers in the order of their first call.
     """
-    with opened(trace, **opening) as source:
+    with opened(trace, needed=options.limits(under, within), **opening) as source:
         rows = options.rows_to_show(limit, format_)
         write(_result(source, under, cast(By, by), within, rows, format_, output), output)
 

@@ -14,6 +14,7 @@ from traceq.cli import options
 from traceq.cli.opening import opened
 from traceq.cli.output import render, to_csv, to_json, write
 from traceq.errors import UsageError
+from traceq.limits import Limits
 from traceq.report import Column, Report, Table, Unit
 
 SCHEMA_VERSION = 1
@@ -28,12 +29,14 @@ SCHEMA_VERSION = 1
 @click.option(
     "-f", "--file", "file", metavar="FILE", help="Read the query from FILE (- for standard input)."
 )
+@options.part
 @options.output("table", "markdown", "json", "csv")
 @options.opening
 def command(
     trace: str,
     query: str | None,
     file: str | None,
+    part: Limits,
     format_: str,
     output: str | None,
     **opening: Any,
@@ -41,7 +44,8 @@ def command(
     """Run PerfettoSQL over TRACE and print the rows of its last statement.
 
     The tables are those of Perfetto (slice, args, thread, ...); those of traceq come with
-    INCLUDE PERFETTO MODULE traceq.ops; (see traceq queries).
+    INCLUDE PERFETTO MODULE traceq.ops; (see traceq queries). With --under, --steps or --window they
+    hold that part: what is selected, what is below, around and launched by it, the steps' marks.
     """
     if (query is None) == (file is None):
         raise UsageError("give either a query or -f FILE", hint="See: traceq sql --help")
@@ -50,7 +54,7 @@ def command(
             "standard input holds the trace or the query, not both", hint="Name one of the files."
         )
     text = query if query is not None else _read(str(file))
-    with opened(trace, needs_engine=True, **opening) as source:
+    with opened(trace, part=part, needs_engine=True, **opening) as source:
         table = source.sql(text)
     write(_format(table, format_, output), output)
 

@@ -75,7 +75,7 @@ def command(
     Calls with the same way down to them are one node. JSON nests the nodes; stacks has a line
     a node with its own time in ns, as flamegraph.pl and speedscope read it.
     """
-    with opened(trace, **opening) as source:
+    with opened(trace, needed=options.limits(under, within), **opening) as source:
         limits = read_limits(source, within)
         table = source.tree(under, functions=functions, windows=limits.windows)
         part = read_part(source, under, limits)

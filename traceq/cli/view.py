@@ -7,8 +7,10 @@ import webbrowser
 
 import click
 
+from traceq.cli import options
 from traceq.cli.opening import convert
 from traceq.kineto import ArgSelection
+from traceq.limits import Limits
 from traceq.viewing import serving, ui_folder
 
 
@@ -16,20 +18,24 @@ from traceq.viewing import serving, ui_folder
 @click.argument("traces", metavar="TRACE...", nargs=-1, required=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port; else a free one.")
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
+@options.part
 @click.option(
     "--args",
     type=click.Choice(["default", "all"]),
     default="default",
     help="Which arguments of events to carry: those for joins and shapes, or every one.",
 )
-def command(traces: tuple[str, ...], port: int, no_browser: bool, args: ArgSelection) -> None:
+def command(
+    traces: tuple[str, ...], port: int, no_browser: bool, part: Limits, args: ArgSelection
+) -> None:
     """Serve the Perfetto UI with traces on this machine alone, until Ctrl-C.
 
     The browser loads the small re-encoded traces, so that one opens whose JSON it could not load.
-    Each has an address of its own, printed in the order given.
+    Each has an address of its own, printed in the order given. --under, --steps and --window show
+    that part, and what is below, around and launched by it.
     """
     folder = ui_folder()
-    files = [b"".join(convert(trace, args)) for trace in traces]
+    files = [b"".join(convert(trace, args, part)) for trace in traces]
     with serving(files, folder, port) as addresses:
         for address in addresses:
             click.echo(address)

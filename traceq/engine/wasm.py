@@ -163,7 +163,8 @@ class WasmTransport:
         if self._host.exhausted:
             return EngineError(
                 "the query engine ran out of memory",
-                hint="Use the 64-bit engine, --engine wasm64, or load a smaller trace.",
+                hint="Use the 64-bit engine, --engine wasm64, or load a part: --window, "
+                "--steps or --under.",
             )
         return EngineError(
             f"the query engine stopped: {_reason(error, self._host)}",

@@ -14,7 +14,8 @@ from traceq.history.refs import runs_named
 from traceq.history.series import Measure, Series, follow
 from traceq.history.store import History, Recorded
 from traceq.reading import Question, Reading, read
-from traceq.trace import Patterns, Trace
+from traceq.selection import Patterns
+from traceq.trace import Trace
 
 FILE = "traceq.duckdb"
 

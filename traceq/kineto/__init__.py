@@ -9,31 +9,55 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from traceq.errors import TraceReadError
 from traceq.kineto.args import ArgSelection
-from traceq.kineto.columns import ColumnBuilder
+from traceq.kineto.columns import ColumnBuilder, Keep
+from traceq.kineto.estimate import estimate_slices
 from traceq.kineto.scan import Scanner
 from traceq.kineto.source import Progress, Source, open_source
+from traceq.kineto.survey import OverviewBuilder
 from traceq.model import Ledger, TraceData
+from traceq.overview import Overview
 
-__all__ = ["ArgSelection", "Progress", "read_trace"]
+__all__ = ["ArgSelection", "Keep", "Progress", "estimate_slices", "read_trace", "survey_trace"]
+
+Result = TypeVar("Result")
 
 
 def read_trace(
-    path: str | Path, *, args: ArgSelection = "default", progress: Progress | None = None
+    path: str | Path,
+    *,
+    args: ArgSelection = "default",
+    progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> TraceData:
-    """Read a trace file (``-``: standard input) whole.
+    """Read a trace file (``-``: standard input) whole, or what of it is to be kept.
 
     ``progress`` is called with (bytes read, bytes in all). Raises TraceReadError for input that is
     not a trace or holds no event; what of a damaged trace could not be read is in the ledger.
     """
+    return _reading(path, progress, lambda source: _read(source, args, keep))
+
+
+def survey_trace(path: str | Path, *, progress: Progress | None = None) -> Overview:
+    """Read of a trace file only what tells which part of it belongs together.
+
+    Raises TraceReadError as :func:`read_trace` does.
+    """
+    return _reading(path, progress, _survey)
+
+
+def _reading(
+    path: str | Path, progress: Progress | None, read: Callable[[Source], Result]
+) -> Result:
     source = open_source(path, progress)
     try:
         with _no_collection():
-            data = _read(source, args)
+            return read(source)
     except TraceReadError as error:
         raise TraceReadError(f"{_label(path)}: {error.message}", hint=error.hint) from error
     except OSError as error:
@@ -41,13 +65,19 @@ def read_trace(
         raise TraceReadError(f"{_label(path)}: cannot be read: {reason}") from error
     finally:
         source.close()
-    return data
 
 
-def _read(source: Source, args: ArgSelection) -> TraceData:
+def _survey(source: Source) -> Overview:
+    builder = OverviewBuilder()
+    for chunk in Scanner(source, Ledger()):
+        builder.add(chunk)
+    return builder.overview()
+
+
+def _read(source: Source, args: ArgSelection, keep: Keep | None) -> TraceData:
     ledger = Ledger()
     scanner = Scanner(source, ledger, raw_args=args == "all")
-    builder = ColumnBuilder(ledger, args)
+    builder = ColumnBuilder(ledger, args, keep)
     for chunk in scanner:
         builder.add(chunk)
     data = builder.finish(scanner.metadata)

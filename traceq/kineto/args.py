@@ -7,7 +7,7 @@ of the engine's input format holds at most 15 arguments.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from traceq.kineto.events import ABSENT, lenient_json, plain_json
-from traceq.kineto.native import PlainEvents
+from traceq.kineto.native import PlainEvents, Spans
 from traceq.kineto.renumber import Renumbering
 from traceq.model import ArgColumn, ArgKind, Ints
 
@@ -117,8 +117,16 @@ class _TextNumbers(dict[bytes, int]):
 class ArgReader:
     """Collects the arguments of slices; ``intern`` turns text into a string index."""
 
-    def __init__(self, selection: ArgSelection, intern: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        selection: ArgSelection,
+        intern: Callable[[str], int],
+        only: Collection[str] | None = None,
+    ) -> None:
         self._all = selection == "all"
+        self._keys = {
+            name: key for name, key in DEFAULT_KEYS.items() if only is None or key in only
+        }
         self._intern = intern
         self._number_of_text = _TextNumbers(intern).__getitem__
         self._renumber = Renumbering(self._number_of_text)
@@ -141,13 +149,20 @@ class ArgReader:
             self._add_broken(rows.tolist(), texts)
 
     def add_plain(self, plain: PlainEvents, rows: Ints) -> None:
-        """Take the arguments of plain slices, which have these indices in all."""
+        """Take the arguments of plain slices, which have these indices in all; -1: is left out."""
         for key, arg in plain.integer_args.items():
-            self._extend(KEY_PREFIX + key, "int", rows[arg.slice], arg.value.copy())
+            if key in self._keys.values():
+                chosen = rows[arg.slice] >= 0
+                values = arg.value[chosen]
+                self._extend(KEY_PREFIX + key, "int", rows[arg.slice[chosen]], values)
         for key, arg in plain.text_args.items():
-            numbers = self._renumber(plain.values, arg.value)
-            self._extend(KEY_PREFIX + key, "string", rows[arg.slice], numbers)
-        self.add(plain.texts(plain.raw_args), rows[plain.raw_args.of])
+            if key in self._keys.values():
+                chosen = rows[arg.slice] >= 0
+                numbers = self._renumber(plain.values, arg.value[chosen])
+                self._extend(KEY_PREFIX + key, "string", rows[arg.slice[chosen]], numbers)
+        chosen = rows[plain.raw_args.of] >= 0
+        raw = Spans(*(column[chosen] for column in plain.raw_args))
+        self.add(plain.texts(raw), rows[raw.of])
 
     def finish(self) -> tuple[ArgColumn, ...]:
         """The columns, in order of first appearance."""
@@ -157,7 +172,7 @@ class ArgReader:
         )
 
     def _add_default(self, rows: Ints, args: list[DefaultArgs]) -> None:
-        for name, key in DEFAULT_KEYS.items():
+        for name, key in self._keys.items():
             values = map(attrgetter(name), args)
             if name in _JSON_FIELDS:
                 self._add_json(KEY_PREFIX + key, rows, list(values))
@@ -230,7 +245,7 @@ class ArgReader:
 
     def _selected(self, fields: dict[str, Any]) -> dict[str, Any]:
         chosen = {
-            key: value for key, value in fields.items() if self._all or key in DEFAULT_KEYS.values()
+            key: value for key, value in fields.items() if self._all or key in self._keys.values()
         }
         plain: dict[str, Any] = msgspec.json.decode(plain_json(chosen))
         return plain

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from traceq.errors import TraceReadError
 from traceq.kineto.args import ArgReader, ArgSelection
 from traceq.kineto.events import ABSENT, Chunk, Event, Scalar, lenient_json
 from traceq.kineto.native import PlainEvents
@@ -31,6 +32,7 @@ from traceq.model import (
     Slices,
     TraceData,
     Track,
+    leave_out,
 )
 
 FLOW_ROLES = {"s": 0, "t": 1, "f": 2}
@@ -73,6 +75,14 @@ class Texts(dict[str, int]):
             self[text] = number = len(self.spellings)
             self.spellings.append(text)
         return number
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Which slices and ends of arrows of a file are to be kept, each in the order of the reader."""
+
+    slices: Bools
+    flows: Bools
 
 
 @dataclass(slots=True)
@@ -118,10 +128,15 @@ class _Edge:
 
 
 class ColumnBuilder:
-    """Takes chunks of events, and gives the whole trace as columns."""
+    """Takes chunks of events, and gives the whole trace as columns, or what of it is to be kept."""
 
-    def __init__(self, ledger: Ledger, args: ArgSelection = "default") -> None:
+    def __init__(
+        self, ledger: Ledger, args: ArgSelection = "default", keep: Keep | None = None
+    ) -> None:
         self._ledger = ledger
+        self._keep = keep
+        self._slices_met = self._flows_met = 0
+        self._left_out: list[Ints] = []
         self._strings = Texts()
         self._tracks = Interner()
         self._kinds = Interner()
@@ -162,6 +177,8 @@ class ColumnBuilder:
         for edges in self._edges.values():
             self._pair_edges(edges)
         slices = self._build_slices()
+        flows = self._build_flows()
+        self._count_left_out()
         if self._strings.cut:
             self._ledger.notes.append(
                 f"{self._strings.cut} texts longer than {TEXT_LIMIT:,} bytes were cut"
@@ -171,7 +188,7 @@ class ColumnBuilder:
             strings=self._strings.spellings,
             tracks=list(self._tracks),
             slices=slices,
-            flows=self._build_flows(),
+            flows=flows,
             counters=self._counters,
             asyncs=self._asyncs,
             process_names=self._process_names,
@@ -200,8 +217,10 @@ class ColumnBuilder:
             self._append_merged(chunk.plain, events, chunk.position[which], *times, instant[which])
 
     def _append(self, events: Sequence[Event], ts: Ints, dur: Ints, instant: Bools) -> None:
-        self._add_args(events, self._slices.count + np.arange(len(events)))
-        self._slices.add(self._number_kinds(events), ts, dur, instant)
+        rows, chosen = self._next_rows(len(events))
+        self._add_args(events, rows)
+        kind = self._number_kinds(events)
+        self._slices.add(self._chosen(kind, chosen), ts[chosen], dur[chosen], instant[chosen])
 
     def _append_merged(
         self,
@@ -215,23 +234,55 @@ class ColumnBuilder:
         """Append plain slices, and events with these positions among them, in file order."""
         slices = plain.slices
         order, rank = _merge_order(slices.position, position)
-        rows = self._slices.count + rank
+        in_order, chosen = self._next_rows(len(order))
+        rows = in_order[rank]
         self._args.add_plain(plain, rows[: len(slices.kind)])
         self._add_args(events, rows[len(slices.kind) :])
         kind = self._renumber_kinds(plain.kinds, slices.kind)
         self._slices.add(
-            np.concatenate((kind, self._number_kinds(events)))[order],
-            np.concatenate((slices.ts, ts))[order],
-            np.concatenate((slices.dur, dur))[order],
-            np.concatenate((np.zeros(len(kind), np.bool_), instant))[order],
+            self._chosen(np.concatenate((kind, self._number_kinds(events)))[order], chosen),
+            np.concatenate((slices.ts, ts))[order][chosen],
+            np.concatenate((slices.dur, dur))[order][chosen],
+            np.concatenate((np.zeros(len(kind), np.bool_), instant))[order][chosen],
         )
+
+    def _next_rows(self, count: int) -> tuple[Ints, Bools]:
+        """The rows that the next slices of the file get, -1 for none, and which are kept."""
+        first = self._slices_met
+        self._slices_met += count
+        if self._keep is None:
+            return first + np.arange(count), np.ones(count, np.bool_)
+        chosen = self._keep.slices[first : self._slices_met]
+        _check_met(len(chosen), count)
+        return np.where(chosen, self._slices.count + np.cumsum(chosen) - 1, -1), chosen
+
+    def _chosen(self, kind: Ints, chosen: Bools) -> Ints:
+        """The kinds of what is kept; those of the others are noted for the ledger."""
+        if chosen.all():
+            return kind
+        self._left_out.append(np.bincount(kind[~chosen]))
+        return kind[chosen]
+
+    def _count_left_out(self) -> None:
+        """Tell the ledger what was not to be kept."""
+        if self._keep is None:
+            return
+        _check_met(self._slices_met, len(self._keep.slices))
+        _check_met(self._flows_met, len(self._keep.flows))
+        total = np.zeros(len(self._kinds), np.int64)
+        for counts in self._left_out:
+            total[: len(counts)] += counts
+        for (phase, category, *_), count in zip(self._kinds, total.tolist(), strict=True):
+            if count:
+                self._ledger.add(phase, category, read=count, loaded=count)
+                leave_out(self._ledger, phase, category or "", count)
 
     def _add_args(self, events: Sequence[Event], rows: Ints) -> None:
         """Take the arguments of events that are the slices ``rows``."""
         which = [
             index
             for index, event in enumerate(events)
-            if event.args is not ABSENT and self._args.carries(event.cat)
+            if rows[index] >= 0 and event.args is not ABSENT and self._args.carries(event.cat)
         ]
         self._args.add([bytes(events[index].args) for index in which], rows[which])
 
@@ -262,6 +313,9 @@ class ColumnBuilder:
             category=category,
             track=track,
             instant=_joined(parts.instant, np.bool_),
+            phase=np.array([ord(phase[:1] or "?") & 127 for phase, *_ in self._kinds], np.uint8)[
+                kind
+            ],
             args=self._args.finish(),
         )
 
@@ -362,34 +416,51 @@ class ColumnBuilder:
         """Take the flows among the events of a chunk, and its plain ones, in file order."""
         events = [chunk.events[index] for index in which]
         ends = np.array([event.ph == "f" and event.bp != "e" for event in events], np.bool_)
-        keys = [self._flow_key(event) for event in events]
-        parts = [(self._number_kinds(events), chunk.ts[which], np.array(keys, np.int64), ends)]
-        order: Any = slice(None)
+        columns = [(self._number_kinds(events), chunk.ts[which], ends)]
+        arrows = [[self._flow_arrow(event) for event in events]]
+        order = np.arange(len(events))
         if chunk.plain is not None:
-            position = chunk.plain.flows.position
-            order, _ = _merge_order(position, chunk.position[which])
-            parts.insert(0, self._plain_flows(chunk.plain))
-        columns = (np.concatenate(column)[order] for column in zip(*parts, strict=True))
-        self._flows.add(*columns)
+            order, _ = _merge_order(chunk.plain.flows.position, chunk.position[which])
+            plain, plain_arrows = self._plain_flows(chunk.plain)
+            columns.insert(0, plain)
+            arrows.insert(0, plain_arrows)
+        chosen = self._next_flows(len(order))
+        kind, ts, binds_next = (np.concatenate(column) for column in zip(*columns, strict=True))
+        named = [arrow for part in arrows for arrow in part]
+        keys = self._number_arrows([named[item] for item in order[chosen].tolist()])
+        kind = self._chosen(kind[order], chosen)
+        self._flows.add(kind, ts[order][chosen], keys, binds_next[order][chosen])
 
-    def _plain_flows(self, plain: PlainEvents) -> tuple[Ints, Ints, Ints, Bools]:
-        """Kind, time, key and whether it binds the next slice."""
+    def _next_flows(self, count: int) -> Bools:
+        """Which of the next ends of arrows are kept."""
+        first = self._flows_met
+        self._flows_met += count
+        if self._keep is None:
+            return np.ones(count, np.bool_)
+        chosen = self._keep.flows[first : self._flows_met]
+        _check_met(len(chosen), count)
+        return chosen
+
+    def _plain_flows(
+        self, plain: PlainEvents
+    ) -> tuple[tuple[Ints, Ints, Bools], list[tuple[int, Scalar]]]:
+        """Kind, time and whether it binds the next slice; name and id of each one's arrow."""
         flows = plain.flows
         names, is_end = np.divmod(self._renumber_flows(plain.kinds, flows.kind), 2)
-        keys = map(self._flow_keys.__getitem__, zip(names.tolist(), flows.id.tolist(), strict=True))
-        return (
-            self._renumber_kinds(plain.kinds, flows.kind),
-            flows.ts,
-            np.fromiter(keys, np.int64, len(names)),
-            (is_end == 1) & (flows.encloses == 0),
-        )
+        kind = self._renumber_kinds(plain.kinds, flows.kind)
+        columns = kind, flows.ts.copy(), (is_end == 1) & (flows.encloses == 0)
+        return columns, list(zip(names.tolist(), flows.id.tolist(), strict=True))
+
+    def _number_arrows(self, arrows: Sequence[tuple[int, Scalar]]) -> Ints:
+        """A number for each arrow."""
+        return np.fromiter(map(self._flow_keys.__getitem__, arrows), np.int64, len(arrows))
 
     def _flow_name(self, event: Event) -> int:
         """Twice the number of the arrow's category and name, and one more at its end."""
         return 2 * self._flow_names[event.cat, event.name] + (event.ph == "f")
 
-    def _flow_key(self, event: Event) -> int:
-        return self._flow_keys[self._flow_name(event) // 2, event.id]
+    def _flow_arrow(self, event: Event) -> tuple[int, Scalar]:
+        return self._flow_name(event) // 2, event.id
 
     def _build_flows(self) -> Flows:
         kind = _joined(self._flows.kind, np.int64)
@@ -464,6 +535,13 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, int) and not isinstance(value, bool):
         return abs(value) < _FLOAT_MAX  # longer ones are text that looks like a number
     return isinstance(value, (float, Decimal)) and math.isfinite(value)
+
+
+def _check_met(met: int, wanted: int) -> None:
+    if met != wanted:
+        raise TraceReadError(
+            "the file has changed while it was read", hint="Open it again, or work on a copy."
+        )
 
 
 def _pop_matching(open_edges: list[_Edge], name: str) -> _Edge | None:
