@@ -19,9 +19,10 @@ import traceq
 from tests.rank_files import write_ranks
 from traceq.cache import Cache
 from traceq.cli import group
+from traceq.cli.early import start_readers
 from traceq.errors import EngineError, PatternError, TraceqError, TraceReadError, UsageError
-from traceq.many import Done, Workers, run_each
-from traceq.many.local import FEW
+from traceq.many import Done, Workers, local, run_each
+from traceq.many.local import FEW, WORTHWHILE
 from traceq.progress import Progress
 
 FOLDER = Path(__file__).parent
@@ -122,6 +123,49 @@ def test_a_defect_is_raised_with_where_it_is(workers: Workers, tmp_path: Path) -
 def test_of_few_this_process_does_some(tmp_path: Path) -> None:
     assert len(results([*"abc"], Workers(jobs=2), tmp_path)) == 3
     assert [done.result for done in results(["bad", "a"], Workers(jobs=1), tmp_path)] == [None, 1]
+
+
+@pytest.fixture
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_cores", lambda: 2)
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_processes_are_started_early_and_taken(tmp_path: Path) -> None:
+    module, mark = tmp_path / "slow_import.py", tmp_path / "imported"
+    module.write_text(f"import os; open({str(mark)!r}, 'a').write(f'{{os.getpid()}} ')")
+    traces = [tmp_path / f"{name}.json.gz" for name in "ab"]
+    for path in traces:
+        path.write_bytes(bytes(WORTHWHILE))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        local.start_early([*map(str, traces)], "slow_import")
+    (child,) = local._early
+    results(["once", *"abcdefghij"], Workers(jobs=2), tmp_path)
+    assert mark.read_text() == f"{child.pid} "  # one is started early; what dies is replaced
+    assert local._early == []
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_processes_that_nobody_takes_are_ended(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_bytes(bytes(WORTHWHILE))
+    started, start = [], local._start_child
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            local, "_start_child", lambda *words: started.append(start(*words)) or started[-1]
+        )
+        said = run("ops", f"{tmp_path}/?.json", "--format", "none")  # refused before it reads
+    assert said.exit_code != 0
+    assert [child.returncode for child in started] == [-signal.SIGKILL]
+    assert local._early == []
+
+
+@pytest.mark.parametrize("words", [["-j1"], ["--jobs", "2"], ["--on", "ray"]])
+def test_none_is_started_early_where_it_is_said_how(words: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "_start_child", lambda *_: pytest.fail("a process was started"))
+        start_readers("ops", [str(SAMPLES / "*.gz"), *words])
 
 
 def test_where_no_process_can_be_started_all_is_read_here(

@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from traceq import fxt, library
@@ -234,13 +233,13 @@ def _load(
     parts: Callable[[Limits], Trace] | None,
 ) -> Trace:
     info, ledger = describe(data, path), data.ledger
-    content = _Content.of(data, layout, engine_name)
+    content = _Content(data, layout, engine_name)
     joined = None if engine_name else join(data, layout)
     del data, layout
     give_back()
     if kept and joined:
         kept.write(StoredTrace(info, ledger, joined))
-    engine = DeferredEngine(lambda told: _start(content, path, engine_name, notify, told, kept))
+    engine = DeferredEngine(lambda told: _start(content, path, notify, told, kept))
     if joined is None:
         engine.start(progress)
     return Trace(engine, path, timeout, info, ledger, joined, parts)
@@ -264,61 +263,64 @@ def _reopen(
         kept.check_current()
         data = read_trace(kept.path, args=kept.args, progress=_stage(progress, "reading"))
         kept.check_current()
-        return _start(_Content.of(data, arrange(data), None), path, None, notify, progress, kept)
+        return _start(_Content(data, arrange(data), None), path, notify, progress, kept)
 
     engine = DeferredEngine(start)
     return Trace(engine, path, timeout, stored.info, stored.ledger, stored.joined, parts)
 
 
-@dataclass(frozen=True, slots=True)
 class _Content:
-    """What an engine is given: a trace of so many slices, and the op of each name."""
+    """What an engine is to be given; encoded when one is asked for, as few traces need any."""
 
-    chunks: list[bytes]
-    ops: dict[str, str]
-    slices: int
-    refusal: EngineError | None = None
+    def __init__(self, data: TraceData, layout: Layout, engine: str | None) -> None:
+        self.engine = engine
+        self.slices = len(data.slices) + sum(event.role < 2 for event in data.asyncs)
+        self._source: tuple[TraceData, Layout] | None = (data, layout)
+        self._encoded: tuple[list[bytes], dict[str, str]] = ([], {})
 
-    @classmethod
-    def of(cls, data: TraceData, layout: Layout, engine: str | None) -> _Content:
-        slices = len(data.slices) + sum(event.role < 2 for event in data.asyncs)
-        refusal = _refuse(data, slices, engine)
-        chunks = [] if refusal else fxt.encode(data, layout)
-        return cls(chunks, _op_names(data), slices, refusal)
+    def encoded(self) -> tuple[list[bytes], dict[str, str]]:
+        """The trace's bytes, and the op of each name; the trace itself is let go of.
+
+        Raises EngineError for a trace that no engine of this machine can hold.
+        """
+        if self._source:
+            data, layout = self._source
+            _check_room(data, self.slices, self.engine)
+            self._encoded = fxt.encode(data, layout), _op_names(data)
+            self._source = None
+            del data, layout
+            give_back()
+        return self._encoded
 
 
-def _refuse(data: TraceData, slices: int, engine: str | None) -> EngineError | None:
-    """What to say of a trace that no engine of this machine can hold; None for others."""
+def _check_room(data: TraceData, slices: int, engine: str | None) -> None:
     free = free_memory()
     room = slices * ENGINE_BYTES if free is None else free
     if engine == "wasm":
         room = min(room, ENGINE_LIMIT)
-    if slices * ENGINE_BYTES <= room:
-        return None
-    return EngineError(
-        f"too large for the query engine: {needs(slices, ENGINE_BYTES, room)}",
-        hint=Extent.of(Overview.of(data)).advice(room // ENGINE_BYTES),
-    )
+    if slices * ENGINE_BYTES > room:
+        raise EngineError(
+            f"too large for the query engine: {needs(slices, ENGINE_BYTES, room)}",
+            hint=Extent.of(Overview.of(data)).advice(room // ENGINE_BYTES),
+        )
 
 
 def _start(
     content: _Content,
     path: str,
-    name: str | None,
     notify: Callable[[str], None],
     progress: Progress | None,
     kept: KeptTrace | None,
 ) -> Engine:
     """An engine that holds the trace; its memory is kept for the next time."""
-    if content.refusal:
-        raise content.refusal
+    chunks, ops = content.encoded()
     large = "wasm64" if content.slices > _LARGE_TRACE else None
-    engine = open_engine(name or large, on_compile=notify)
+    engine = open_engine(content.engine or large, on_compile=notify)
     try:
         with in_notebook(path) if progress is None else nullcontext(progress) as told:
-            _fill(engine, content.chunks, _stage(told, "loading"))
+            _fill(engine, chunks, _stage(told, "loading"))
         _prove(engine, content.slices)
-        _register(engine, content.ops)
+        _register(engine, ops)
         if kept and engine.name == "wasm":
             kept.write_image(engine)
     except BaseException:

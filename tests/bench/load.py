@@ -12,8 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from traceq.trace import Trace
+from traceq.many.local import start_early
+
+if TYPE_CHECKING:
+    from traceq.trace import Trace
 
 QUERY = """
 SELECT COUNT(*) AS calls, SUM(s.dur) AS total
@@ -45,9 +49,12 @@ def _both(path: str) -> Answer:
     from tests.bench.load import count_events  # not this one's, which no other process has
     from traceq.gathering import Opening, gather_each, split
 
-    paths = [path, str(Path(path).parent / "copy.json.gz")]
-    read, _ = split([*gather_each(paths, count_events, Opening())])
+    read, _ = split([*gather_each(_pair(path), count_events, Opening())])
     return read[:1] if read[0] == read[1] else read
+
+
+def _pair(path: str) -> list[str]:
+    return [path, str(Path(path).parent / "copy.json.gz")]
 
 
 def count_events(trace: Trace) -> int:
@@ -92,13 +99,16 @@ WAYS: dict[str, Callable[[str], Answer]] = {
 }
 """In this order: each first way finds an empty cache, which the second one then has."""
 
-SIDES: dict[str, Callable[[str], Answer]] = {"first open": _one, "both of a diff": _both}
+BOTH = "both of a diff"
+SIDES: dict[str, Callable[[str], Answer]] = {"first open": _one, BOTH: _both}
 """Opening one trace, and two: each finds an empty cache."""
 
 
 def main() -> None:
     """Run one way on one trace."""
     way, path = sys.argv[1:]
+    if way == BOTH:  # as the command line does
+        start_early(_pair(path), "traceq.gathering")
     import traceq.engine.wasm  # both sides' imports, so that the wall time is that of the work
     import traceq.gathering
     import traceq.loading  # noqa: F401

@@ -11,6 +11,7 @@ import sys
 
 import click
 
+from traceq.cli.early import start_readers
 from traceq.cli.lazy import LazyGroup
 from traceq.errors import TraceqError
 from traceq.units import printable
@@ -44,6 +45,7 @@ _COMMANDS = {
     cls=LazyGroup,
     about=_COMMANDS,
     package="traceq.cli",
+    before=start_readers,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Start with: traceq info TRACE",
 )

@@ -33,6 +33,7 @@ class DeferredEngine:
                 raise EngineError("the trace has been closed", hint="Open it again.")
             if self._engine is None:
                 self._engine = self._start(progress)
+                self._start = _start_nothing
             if self._closed:  # by another thread, meanwhile
                 self._engine.close()
             return self._engine
@@ -44,10 +45,11 @@ class DeferredEngine:
     def close(self) -> None:
         """Let the engine go, if there is one."""
         self._closed = True
-        self._start = _start_nothing  # lets go of what the engine was to be given
+        self._start = _start_nothing
         if self._engine is not None:
             self._engine.close()
 
 
 def _start_nothing(_: Progress | None) -> Engine:
+    """In place of a start that is over: lets go of what the engine was to be given."""
     raise EngineError("the trace has been closed", hint="Open it again.")

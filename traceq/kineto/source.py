@@ -12,7 +12,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, cast
 
@@ -20,7 +20,6 @@ import zstandard
 from isal import isal_zlib
 
 from traceq.errors import TraceReadError
-from traceq.kineto.ahead import make_ahead
 from traceq.kineto.registers import clear_upper_halves
 
 READ_SIZE = 1 << 20
@@ -31,9 +30,6 @@ PIECE_SIZE = 1 << 10
 
 INFLATE_LIMIT = 8 << 20
 """Most bytes inflated at a time, so that a highly packed file cannot fill the memory."""
-
-AHEAD_FROM = 2 << 20
-"""Bytes of a file from which on a thread that inflates it pays."""
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read so far, bytes in all; 0 where that is unknown)."""
@@ -48,12 +44,9 @@ class Source:
         self._file = file
         self._size = size
         self._progress = progress
-        self._ahead: Generator[bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         blocks, told = self._plain(), 0
-        if self._size >= AHEAD_FROM:
-            blocks = self._ahead = make_ahead(blocks)
         for block in blocks:
             if self._progress is not None and self.bytes_read > told:
                 told = self.bytes_read
@@ -71,8 +64,6 @@ class Source:
         return iter(self.read, b"")
 
     def close(self) -> None:
-        if self._ahead is not None:
-            self._ahead.close()
         self._file.close()
 
     def read(self, size: int = READ_SIZE) -> bytes:

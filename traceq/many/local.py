@@ -7,6 +7,7 @@ none, so that no trace can end it.
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import struct
@@ -33,6 +34,25 @@ _MEMORY, _MEMORY_PLAIN = 20, 2
 """Bytes of memory for a byte of a packed file while it is read, and of plain JSON; measured."""
 
 _TRIES = 2
+
+_early: list[subprocess.Popen[bytes]] = []
+"""Children that have been started and wait for their task."""
+
+
+def start_early(paths: Sequence[str], module: str) -> None:
+    """Start the children that :func:`run_here` will want for these paths, to import a module.
+
+    A process that has much to import itself gains that time: its children import meanwhile.
+    """
+    for _ in range(_number_of_helpers(paths, Workers())):
+        with suppress(OSError):  # no memory, no processes: it is tried again when there is a task
+            _early.append(_start_child(module))
+
+
+def end_early() -> None:
+    """End those that no task came for."""
+    while _early:
+        _end(_early.pop())
 
 
 def run_here(
@@ -237,17 +257,12 @@ class _Helpers:
 
     def _serve_one(self) -> bool:
         """Give paths to a child; whether it died over one, so that another is needed."""
-        child = _start_child()
+        child = _early.pop() if _early else _start_child()
         self._children.append(child)
         try:
             return self._feed(child)
         finally:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                with suppress(OSError):  # what was not written yet has no reader
-                    if pipe is not None:
-                        pipe.close()
+            _end(child)
 
     def _feed(self, child: subprocess.Popen[bytes]) -> bool:
         assert child.stdin is not None
@@ -266,16 +281,25 @@ class _Helpers:
         return False
 
 
-def _start_child() -> subprocess.Popen[bytes]:
+def _start_child(*modules: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         # -P: what lies beside the traces is not to be imported.
-        [sys.executable, "-P", "-c", "from traceq.many.local import serve; serve()"],
+        [sys.executable, "-P", "-c", "from traceq.many.local import serve; serve()", *modules],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is the caller's to answer
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.kill()
+    child.wait()
+    for pipe in (child.stdin, child.stdout):
+        with suppress(OSError):  # what was not written yet has no reader
+            if pipe is not None:
+                pipe.close()
 
 
 _LENGTH = struct.Struct("<Q")
@@ -304,10 +328,14 @@ def _receive(pipe: IO[bytes]) -> bytes | None:
 
 
 def serve() -> None:
-    """Get the task, then paths; answer each with what became of it."""
+    """Import what is named, get the task, then paths; answer each with what became of it."""
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # prints are no answers
-    task = pickle.loads(_receive(requests) or b"")
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
+    if (task_text := _receive(requests)) is None:
+        return
+    task = pickle.loads(task_text)
     _send(answers, b"ready")
     while (path := _receive(requests)) is not None:
         _send(answers, pickle.dumps(_answer(task, os.fsdecode(path))))
