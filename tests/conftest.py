@@ -70,5 +70,6 @@ def was_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         found.append(os.path.basename(path))
         return read_trace(path, **rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("traceq.loading.read_trace", read)
+    for module in ("intake", "loading"):
+        monkeypatch.setattr(f"traceq.{module}.read_trace", read)
     return found

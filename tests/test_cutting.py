@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tracemaker as tm
-from traceq import TraceqError, loading
+from traceq import TraceqError
+from traceq.intake import TraceFile, read_file
 from traceq.layout import Layout
 from traceq.limits import Limits
 from traceq.loading import open_trace
@@ -32,6 +34,10 @@ def tables(trace: Trace, limits: Limits) -> dict[str, pd.DataFrame]:
         for by in ("class", "instance", "layer")
     }
     found["ops"] = trace.ops(under, windows=windows)
+    found["account"] = pd.DataFrame([asdict(trace.gpu_account(under, windows=windows))])
+    if under:
+        calls = trace.scope_calls(under, windows=windows)
+        found["scope calls"] = calls.drop(columns=[name for name in calls if "id" in name])
     found["kernels"] = trace.kernels(under, windows=windows)
     found["tree"] = by_path(trace.tree(under, windows=windows))
     steps = trace.steps()[["step", "name", "ts", "dur"]]
@@ -64,7 +70,6 @@ def check_part(path: Path, limits: Limits) -> Trace | None:
             pd.testing.assert_frame_equal(
                 pd.DataFrame(found[name]), pd.DataFrame(table), obj=f"{name} {limits.words}"
             )
-        assert part.gpu_account(limits.under) is not None
         check_ledger(whole, part)
         return part
 
@@ -137,9 +142,9 @@ def check_twice(path: Path, limits: Limits) -> None:
     found = []
     for least in (10**9, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("traceq.loading._READ_TWICE", least)
+            patch.setattr("traceq.intake._READ_TWICE", least)
             try:
-                data, layout = loading._read(path, "default", limits, None)
+                data, layout = read_file(TraceFile.at(path), "default", limits, None)
                 check_loaded(data)
                 found.append(spelled(data, layout))
             except TraceqError as error:

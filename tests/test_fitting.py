@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,15 @@ from click.testing import CliRunner, Result
 import traceq
 from tests import tracemaker as tm
 from tests.test_cutting import tables
-from traceq import TraceqError, fitting, loading
+from traceq import TraceqError, fitting, intake, loading, memory
 from traceq.cache import Cache
 from traceq.cli import group
 from traceq.errors import EngineError, TraceReadError, UsageError
-from traceq.fitting import Extent, free_memory
-from traceq.kineto import read_trace, survey_trace
+from traceq.fitting import Extent
+from traceq.kineto import estimate_slices, read_trace, survey_trace
 from traceq.limits import Limits
 from traceq.loading import convert_trace, open_trace
+from traceq.memory import free_memory
 from traceq.overview import Overview
 
 SAMPLE = Path(__file__).parent.parent / "sample_traces" / "einops-0.json.gz"
@@ -78,7 +81,7 @@ def test_bad_limits_are_told(tmp_path: Path) -> None:
     ):
         for least in (0, 10**9):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(loading, "_READ_TWICE", least)
+                patch.setattr(intake, "_READ_TWICE", least)
                 with pytest.raises(TraceqError, match=message):
                     convert_trace(path, part=limits)
 
@@ -98,7 +101,7 @@ def test_hostile_events_are_counted(tmp_path: Path) -> None:
     path.write_bytes(tm.compact(events))
     for least in (0, 10**9):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loading, "_READ_TWICE", least)
+            patch.setattr(intake, "_READ_TWICE", least)
             _, ledger = convert_trace(path, part=Limits(window="5us:20us"))
         total = ledger.total
         assert total.read == 8
@@ -156,7 +159,7 @@ def test_the_end_of_the_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(loading, "read_trace", fail)
+    monkeypatch.setattr(intake, "read_trace", fail)
     with pytest.raises(TraceReadError, match="the memory does not suffice"):
         open_trace(SAMPLE, cache=False)
 
@@ -241,16 +244,86 @@ def test_a_file_that_changes_between_two_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tiny(tmp_path / "trace.json")
-    monkeypatch.setattr(loading, "_READ_TWICE", 0)
+    monkeypatch.setattr(intake, "_READ_TWICE", 0)
 
     def look(*words: Any, **rest: Any) -> Overview:
         found = survey_trace(*words, **rest)
         path.write_bytes(tm.compact([tm.complete("aten::mm", 0, 1)]))
         return found
 
-    monkeypatch.setattr(loading, "survey_trace", look)
+    monkeypatch.setattr(intake, "survey_trace", look)
     with pytest.raises(TraceReadError, match="has changed"):
         convert_trace(path, part=Limits(window=":50us"))
+
+
+def test_a_file_that_is_replaced_by_one_with_as_many_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = (tiny(tmp_path / f"{name}.json") for name in "ab")
+    monkeypatch.setattr(intake, "_READ_TWICE", 0)
+
+    def look(*words: Any, **rest: Any) -> Overview:
+        found = survey_trace(*words, **rest)
+        other.replace(path)
+        return found
+
+    monkeypatch.setattr(intake, "survey_trace", look)
+    with pytest.raises(TraceReadError, match="has changed"):
+        convert_trace(path, part=Limits(window=":50us"))
+
+
+# The guess ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_is_guessed_by_what_it_holds(tmp_path: Path, compression: int) -> None:
+    text = gzip.decompress(SAMPLE.read_bytes())
+    with zipfile.ZipFile(tmp_path / "trace.zip", "w", compression) as archive:
+        archive.writestr("trace.json", text)
+    (tmp_path / "trace.json").write_bytes(text)
+    assert estimate_slices(tmp_path / "trace.zip") == estimate_slices(tmp_path / "trace.json")
+    with traceq.open(tmp_path / "trace.zip") as trace:
+        assert len(trace.slices) == 23_291
+
+
+@pytest.mark.parametrize("name", ["none.json", ".", "bad.zip"])
+def test_what_cannot_be_read_is_told_by_reading_it(tmp_path: Path, name: str) -> None:
+    (tmp_path / "bad.zip").write_bytes(b"PK\3\4 no zip")
+    assert not estimate_slices(tmp_path / name)
+    with pytest.raises(TraceReadError, match=re.escape(str(tmp_path))):
+        open_trace(tmp_path / name)
+
+
+def test_a_guess_that_is_too_high(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trace.json"
+    path.write_bytes(tm.compact([tm.complete("aten::mm", 0, 1, args={"text": "x" * 100_000})]))
+    monkeypatch.setenv("TRACEQ_MEMORY", "20kB")
+    with open_trace(path, cache=False) as trace:
+        assert len(trace.slices) == 1
+    monkeypatch.setenv("TRACEQ_MEMORY", "2kB")  # not even to be looked through
+    for part in (None, Limits(window=":1s")):
+        with pytest.raises(TraceReadError, match=r"263 slices take about .* 2\.0 kB"):
+            open_trace(path, part=part, cache=False)
+
+
+def test_a_file_of_counters_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trace.json"
+    counters = [tm.event("C", name="memory", ts=ts, args={"bytes": ts}) for ts in range(1000)]
+    path.write_bytes(tm.compact(counters))
+    monkeypatch.setenv("TRACEQ_MEMORY", "30kB")
+    with open_trace(path) as trace:
+        assert (len(trace.slices), trace.ledger.total.read) == (0, 1000)
+    assert Extent.of(survey_trace(path)).advice(0) == f"Use --under NAME{fitting.WHERE}"
+
+
+def test_what_a_group_may_still_have(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("8000\n")
+    (tmp_path / "memory.current").write_text("7000\n")
+    assert memory._free_in(tmp_path) is None  # no account of what it holds
+    (tmp_path / "memory.stat").write_text("anon 1000\ninactive_file 5000\n")
+    assert memory._free_in(tmp_path) == 6000  # files that were read can go
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory._free_in(tmp_path) is None
 
 
 def test_a_running_engine_holds_all_of_a_trace() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from traceq.cache import Cache
 from traceq.cli import group
 from traceq.cli.early import start_readers
 from traceq.errors import EngineError, PatternError, TraceqError, TraceReadError, UsageError
-from traceq.many import Done, Workers, local, run_each
+from traceq.many import Done, Workers, local, on_ray, run_each
 from traceq.many.local import FEW, WORTHWHILE
 from traceq.progress import Progress
 
@@ -40,21 +40,37 @@ def run(*words: str, stdin: bytes | None = None) -> Result:
 # The tasks ----------------------------------------------------------------------------------
 
 
+class Unreadable:
+    """What cannot be put together again where it arrives."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _fail, ()
+
+
+def _fail() -> None:
+    raise MemoryError
+
+
 @dataclass(frozen=True)
 class Task:
     """Gives a path's length; paths that begin with a word of its own do something else."""
 
     folder: Path
+    home: int = field(default_factory=os.getpid)
 
     def __call__(self, path: str, progress: Progress | None = None) -> int:
         if path.startswith("die"):
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.die()
         if path.startswith("once"):
             self.die_once(path)
         if path.startswith("bad"):
             raise TraceReadError(f"{path}: no trace", hint="Look at it.")
         if path.startswith("large"):
             raise MemoryError
+        if path.startswith("unreadable"):
+            return Unreadable()  # type: ignore[return-value]
+        if path.startswith("lambda"):
+            return lambda: None  # type: ignore[return-value]
         if path.startswith("defect"):
             raise KeyError(path)
         if path.startswith("slow"):
@@ -65,7 +81,11 @@ class Task:
         mark = self.folder / path
         if not mark.exists():
             mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.die()
+
+    def die(self) -> None:
+        assert os.getpid() != self.home, "what may die is read in the process of the tests"
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 EVERYWHERE = pytest.mark.parametrize("workers", [Workers(jobs=3), Workers(on="ray")], ids=str)
@@ -118,6 +138,46 @@ def test_what_fails_costs_only_itself(workers: Workers, tmp_path: Path) -> None:
 def test_a_defect_is_raised_with_where_it_is(workers: Workers, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="KeyError: 'defect'"):
         results(["defect", *"abcdefghi"], workers, tmp_path)
+
+
+def test_an_answer_that_cannot_be_sent_or_read(tmp_path: Path) -> None:
+    found = results(["unreadable", *"abcdefgh"], Workers(jobs=2), tmp_path)
+    assert "does not fit into memory" in str(found[0].error)
+    assert [done.result for done in found[1:]] == [1] * 8
+    with pytest.raises(RuntimeError, match="lambda"):
+        results(["lambda", *"abcdefgh"], Workers(jobs=2), tmp_path)
+
+
+def test_what_has_killed_a_child_is_not_read_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    start, started = local._start_child, []
+
+    def start_once(*words: object) -> subprocess.Popen[bytes]:
+        if started:
+            raise OSError("no memory for a process")
+        started.append(1)
+        return start(*words)
+
+    monkeypatch.setattr(local, "_start_child", start_once)
+    paths = ["die", *"abcdefgh"]
+    done = [*local.run_here(Task(tmp_path), paths, Workers(jobs=2), None)]
+    assert [item.result for item in done] == [None, *[1] * 8]
+    assert "was killed" in str(done[0].error)
+
+
+def test_processes_share_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEQ_MEMORY", "8GB")
+    paths = [f"{number}.json" for number in range(20)]
+    for given, share in (
+        (paths, local._Share(4, 2 * 10**9)),
+        (paths[:5], local._Share(3, 2 * 10**9)),
+        (paths[:1], local._Share(0, 8 * 10**9)),
+    ):
+        assert local._Share.of(given, Workers(jobs=4)) == share
+    monkeypatch.setattr(local, "_cores", lambda: 64)
+    monkeypatch.setattr(local, "file_bytes", lambda path: 10**9)
+    assert local._Share.of(paths, Workers()).children == 3  # 2 GB each, and a byte
 
 
 def test_of_few_this_process_does_some(tmp_path: Path) -> None:
@@ -237,6 +297,61 @@ def test_results_are_the_same_to_the_byte(words: list[str], more: list[str]) -> 
     alone = run(*words, "-j", "1", "--no-cache")
     assert alone.exit_code == 0, alone.output
     assert run(*words, *more).stdout == alone.stdout
+
+
+def test_what_other_processes_tell_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [str(path) for path in write_ranks(RANK, tmp_path, FEW + 1)]
+    monkeypatch.setenv("TRACEQ_MEMORY", "1MB")  # of three processes, each with less than a trace
+    done = run("ops", *paths, "--no-cache", "--steps", "1", "-j", "3")
+    assert done.exit_code == 0, done.output
+    told = [line for line in done.stderr.splitlines() if "larger than the memory" in line]
+    assert [line.split()[1] for line in told] == paths
+
+
+def test_ranks_of_which_only_a_part_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["ops", f"{RANK.parent}/before-*.gz", "--by", "rank", "--steps", "1", "-j", "1"]
+    words += ["--no-cache", "--under", "Block", "--format", "json"]
+    whole = run(*words)
+    monkeypatch.setenv("TRACEQ_MEMORY", "450kB")
+    part = run(*words)
+    assert "larger than the memory" in part.stderr
+    assert part.stdout == whole.stdout
+
+
+@pytest.mark.parametrize("word", ["--match=aten", "--sort=calls"])
+def test_options_that_ranks_do_not_have(word: str) -> None:
+    done = run("ops", f"{RANK.parent}/before-*.gz", "--by", "rank", word)
+    assert isinstance(done.exception, UsageError)
+
+
+def test_rows_of_each_trace_are_sorted_and_cut() -> None:
+    paths = [str(SAMPLES / f"einops-{number}.json.gz") for number in range(2)]
+    words = ["--sort", "calls", "--limit", "3", "--format", "json"]
+    rows = json.loads(run("ops", *paths, "--by", "trace", *words).stdout)["rows"]
+    alone = [json.loads(run("ops", path, *words).stdout)["rows"] for path in paths]
+    assert rows == [
+        {"path": p, **row} for p, of_one in zip(paths, alone, strict=True) for row in of_one
+    ]
+
+
+def test_one_path_is_one_trace() -> None:
+    path = SAMPLES / "einops-0.json.gz"
+    assert traceq.sum_ops(path).equals(traceq.sum_ops([path]))
+    assert traceq.sum_ops(str(path)).equals(traceq.sum_ops([path]))
+
+
+def test_a_folder_that_a_machine_does_not_have(tmp_path: Path) -> None:
+    task = Task(tmp_path)
+    assert on_ray._in_folder(task, "/abc", "/not there").result == 4
+    assert "has no folder" in str(on_ray._in_folder(task, "abc", "/not there").error)
+
+
+def test_an_error_of_the_task_is_not_one_of_the_folder(tmp_path: Path) -> None:
+    def fail(path: str, progress: Progress | None = None) -> int:
+        raise OSError(os.getcwd())
+
+    with pytest.raises(OSError, match=tmp_path.name):
+        on_ray._in_folder(fail, "abc", str(tmp_path))
 
 
 @PLACES

@@ -63,10 +63,6 @@ class Cache:
             os.utime(path)
         return body
 
-    def has(self, key: str) -> bool:
-        """Whether there is an entry, whatever it is worth."""
-        return self._path(key).is_file()
-
     def write(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         """Keep the parts, one after the other, as one entry; readers see all of it or nothing."""
         temporary = None

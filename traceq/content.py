@@ -22,15 +22,23 @@ def file_sha256(path: str | Path, *, smallest: int = 0) -> str | None:
         if not stat.S_ISREG(status.st_mode) or status.st_size < smallest:
             return None  # a pipe would block, and could not be read again
         with open(path, "rb") as file:
-            identity = _identity(os.fstat(file.fileno()))
+            identity, now = _identity(os.fstat(file.fileno())), time.time_ns()
             if identity in _known:
                 return _known[identity]
             found = hashlib.file_digest(file, "sha256").hexdigest()
             if identity == _identity(os.fstat(file.fileno())):
-                _remember(identity, found)
+                _remember(identity, found, now)
     except OSError:
         return None
     return found
+
+
+def file_identity(path: str | Path) -> tuple[int, ...] | None:
+    """Stays the same as long as a file is not written to or replaced; None for what is no file."""
+    try:
+        return _identity(os.stat(path))
+    except (OSError, ValueError):
+        return None
 
 
 def _identity(status: os.stat_result) -> tuple[int, ...]:
@@ -41,12 +49,12 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
     )
 
 
-def _remember(identity: tuple[int, ...], sha256: str) -> None:
-    """Keep a hash, unless the file is so new that a change might not show (as git's index has it).
+def _remember(identity: tuple[int, ...], sha256: str, read_at: int) -> None:
+    """Keep a hash, unless the file was so new that a change might not show (as git's index has it).
 
     The times of another host may be ahead of ours: such a file is hashed each time.
     """
-    if time.time_ns() - identity[-1] < _SETTLED:
+    if read_at - identity[-1] < _SETTLED:
         return
     if len(_known) >= _MOST_KNOWN:
         _known.clear()

@@ -5,12 +5,9 @@ Needs are bytes a slice, as measured. What a part is, and reading it, is left to
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +20,7 @@ from traceq.narrowing import marks, narrow
 from traceq.overview import Overview
 from traceq.selection import span_of
 from traceq.steps import Steps, find_steps
-from traceq.units import file_size, parse_bytes, plural
+from traceq.units import file_size, plural
 
 READ_BYTES = 260
 """Memory for a slice while a trace is read whole; measured on traces of 0.8 to 27 million."""
@@ -42,42 +39,6 @@ WHERE = ", which ops, kernels, scopes, tree, sql, view and convert take."
 
 _TRIES = 5
 """Parts that are tried, each half as long as the one before."""
-
-
-def free_memory() -> int | None:
-    """Bytes that may be used: ``TRACEQ_MEMORY``, else what is free; None where that is unknown.
-
-    Raises UsageError where TRACEQ_MEMORY is no size.
-    """
-    text = os.environ.get("TRACEQ_MEMORY")
-    if text:
-        size = parse_bytes(text)
-        if size is None:
-            raise UsageError(
-                f"TRACEQ_MEMORY is {text!r}, which is no size", hint="Write 500MB or 4GB."
-            )
-        return size
-    found = [size for size in (_free_in_system(), _free_in_group()) if size is not None]
-    return min(found, default=None)
-
-
-def _free_in_system() -> int | None:
-    try:
-        text = Path("/proc/meminfo").read_text()
-    except OSError:
-        return None
-    sizes = re.findall(r"^(?:MemAvailable|SwapFree):\s+(\d+) kB", text, re.MULTILINE)
-    return sum(map(int, sizes)) * 1024 if sizes else None
-
-
-def _free_in_group() -> int | None:
-    """What the container may still have."""
-    folder = Path("/sys/fs/cgroup")
-    try:
-        most, used = ((folder / f"memory.{name}").read_text() for name in ("max", "current"))
-        return max(0, int(most) - int(used))
-    except (OSError, ValueError):  # there is no limit
-        return None
 
 
 # Words --------------------------------------------------------------------------------------
@@ -121,7 +82,7 @@ class Extent:
 
     def _windows(self, room: int) -> Iterator[str]:
         """Windows, ever shorter, from the start; or later, where no outermost frame begins."""
-        for part in (0, 2):
+        for part in (0, 2) if len(self) else ():
             first = len(self) // part if part else 0
             since = int(self.starts[first]) - self.begin if first else 0
             for size in (room // 2 >> step for step in range(_TRIES)):

@@ -7,12 +7,14 @@ several to ``compare``, ``ranks``, ``history`` and ``op_sums``.
 from __future__ import annotations
 
 import logging
+import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from traceq.errors import TraceqError
+from traceq.errors import TraceqError, TraceReadError
 from traceq.history.pack import pack, unpack
 from traceq.info import TraceInfo
 from traceq.kineto import ArgSelection
@@ -72,16 +74,35 @@ Asked = Callable[[Trace], Result]
 
 
 @dataclass(frozen=True, slots=True)
+class _Answer(Generic[Result]):
+    """The result, and what another process would have told of the trace."""
+
+    result: Result
+    told: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _OpenAndAsk(Generic[Result]):
-    """The task: open a trace, ask, and close it, so that its memory goes before the next comes."""
+    """The task: open a trace, ask, and close it, so that its memory goes before the next comes.
+
+    ``home`` is the process (host and number) that can tell the user what is to be told at once.
+    """
 
     asked: Asked[Result]
     opening: Opening
     needed: Limits | None
+    home: tuple[str, int]
 
-    def __call__(self, path: str, progress: Progress | None = None) -> Result:
-        with self.opening.open(path, progress, self.needed) as trace:
-            return self.asked(trace)
+    def __call__(self, path: str, progress: Progress | None = None) -> _Answer[Result]:
+        told: list[str] = []
+        is_home = self.home == _this_process()
+        opening = self.opening if is_home else replace(self.opening, notify=told.append)
+        with opening.open(path, progress, self.needed) as trace:
+            return _Answer(self.asked(trace), tuple(told))
+
+
+def _this_process() -> tuple[str, int]:
+    return platform.node(), os.getpid()
 
 
 def gather_each(
@@ -98,7 +119,15 @@ def gather_each(
     ``needed`` is the part of a trace that is asked for: of one that the memory cannot hold, no more
     is read.
     """
-    return run_each(_OpenAndAsk(asked, opening, needed), paths, workers, progress)
+    # What notifies is the caller's, and stays with it.
+    task = _OpenAndAsk(asked, opening, needed, _this_process())
+    for done in run_each(task, paths, workers, progress):
+        if done.result is None:
+            yield Done(done.path, error=done.error)
+            continue
+        for text in done.result.told:
+            opening.notify(text)
+        yield Done(done.path, done.result.result)
 
 
 def split(found: Sequence[Done[Result]]) -> tuple[list[Result], list[LeftOut]]:
@@ -141,13 +170,15 @@ def gather(
     opening: Opening,
     workers: Workers = HERE,
     progress: Progress | None = None,
+    *,
+    needed: Limits | None = None,
 ) -> Iterator[Done[Reading]]:
     """Read captures of one question, in the order of their paths; files that cannot be read too.
 
-    The same captures come of it wherever they were read.
+    The same captures come of it wherever they were read. ``needed`` is as in :func:`gather_each`.
     """
     asked = _ReadCapture(replace(question, words=Words()))
-    for done in gather_each(paths, asked, opening, workers, progress):
+    for done in gather_each(paths, asked, opening, workers, progress, needed=needed):
         if done.result is None:
             yield Done(done.path, error=done.error)
         else:
@@ -156,12 +187,26 @@ def gather(
 
 def _unpacked(path: str, packed: _Packed, question: Question, opening: Opening) -> Reading:
     def again() -> AbstractContextManager[Part]:
-        return nullcontext(packed.part) if packed.part else _reopened(path, question, opening)
+        if packed.part:
+            return nullcontext(packed.part)
+        return _reopened(path, packed.info, question, opening)
 
     return replace(unpack(packed.content, question.words), info=packed.info, again=again)
 
 
+def _extent(info: TraceInfo) -> tuple[Any, ...]:
+    """What tells two captures apart: when they began, how long they took, what events they have."""
+    return info.start, info.duration, info.categories
+
+
 @contextmanager
-def _reopened(path: str, question: Question, opening: Opening) -> Iterator[Part]:
+def _reopened(
+    path: str, info: TraceInfo | None, question: Question, opening: Opening
+) -> Iterator[Part]:
     with opening.open(path) as trace:
+        if info is not None and _extent(trace.info) != _extent(info):
+            raise TraceReadError(
+                f"{path} has changed since it was read",
+                hint="Compare it again, or work on a copy.",
+            )
         yield question.part_of(trace)

@@ -60,10 +60,6 @@ class KeptTrace:
         content = self.cache.read(self.key)
         return None if content is None else StoredTrace.unpack(content, name)
 
-    def is_there(self) -> bool:
-        """Whether there is something kept of the file; that it can be believed is not said."""
-        return self.cache.has(self.key)
-
     def write(self, trace: StoredTrace) -> None:
         """Keep what was read, if the file is still what it was."""
         if self._is_current():

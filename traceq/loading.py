@@ -8,45 +8,32 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from traceq import fxt, library
-from traceq.cutting import cut, cut_narrowed
+from traceq.content import file_identity
 from traceq.engine import DeferredEngine, Engine, open_engine, open_remote, open_wasm
-from traceq.errors import EngineError, QueryError, TraceReadError, UsageError
-from traceq.fitting import (
-    ENGINE_BYTES,
-    ENGINE_LIMIT,
-    READ_BYTES,
-    SURVEY_BYTES,
-    WHERE,
-    Extent,
-    free_memory,
-    needs,
-)
+from traceq.errors import EngineError, QueryError, UsageError
+from traceq.fitting import ENGINE_BYTES, ENGINE_LIMIT, Extent, needs
 from traceq.info import describe
+from traceq.intake import TraceFile, enough_memory, has_changed, read_file, stage
 from traceq.joins import join
 from traceq.kept import KeptTrace
-from traceq.kineto import ArgSelection, Keep, estimate_slices, read_trace, survey_trace
+from traceq.kineto import ArgSelection, read_trace
 from traceq.layout import Layout, arrange, number_densely
 from traceq.limits import Limits
-from traceq.memory import give_back, keep_freed
+from traceq.memory import free_memory, give_back, keep_freed
 from traceq.model import Ledger, TraceData
 from traceq.names import fold_name
-from traceq.narrowing import Narrowed, narrow
 from traceq.overview import Overview
 from traceq.progress import LONG, Progress, file_bytes, in_notebook
 from traceq.stored import StoredTrace
 from traceq.trace import Trace
-from traceq.units import duration, file_size
 
 RUNNING_PREFIX = "tp://"
 """``tp://localhost:9001`` or ``tp://name``: the trace that a running trace_processor holds."""
-
-_READ_TWICE = 1_000_000
-"""Slices from which on a file is read twice for a part of it: a smaller one is held in 260 MB."""
 
 _LARGE_TRACE = 6_000_000
 """Slices from which on the 32-bit engine (4 GB, about 430 bytes a slice) may not do."""
@@ -91,16 +78,19 @@ def open_trace(
     if file_bytes(name) > LONG:
         keep_freed()
     engine = _engine_name(engine)
-    kept = KeptTrace.of(path, args) if cache and engine is None and not part else None
-    stored = kept.read(name) if kept else None
     parts = _opener(path, engine, args, timeout, notify)
-    if kept and stored:
+    kept = KeptTrace.of(path, args) if cache and engine is None and not part else None
+    if kept and (stored := kept.read(name)):
         return _reopen(kept, stored, name, timeout, notify, parts)
-    if needed and not part and not _fits(path):
+    file = TraceFile.at(path)
+    if needed and not part and not file.fits:
         part, kept = needed, None
         notify(f"{name} is larger than the memory: only the part that is asked for is read")
-    with in_notebook(name) if progress is None else nullcontext(progress) as told, _enough(name):
-        data, layout = _read(path, args, part, told)
+    with (
+        in_notebook(name) if progress is None else nullcontext(progress) as told,
+        enough_memory(name),
+    ):
+        data, layout = read_file(file, args, part, told)
         return _load(data, layout, name, engine, timeout, told, notify, kept, parts)
 
 
@@ -115,11 +105,16 @@ def _opener(
     if str(path) == "-" or not Path(os.fsdecode(path)).is_file():
         return None
     path = Path(os.path.abspath(path))
+    identity = file_identity(path)
 
     def open_part(part: Limits) -> Trace:
-        return open_trace(
+        found = open_trace(
             path, engine=engine, args=args, timeout=timeout, notify=notify, cache=False, part=part
         )
+        if file_identity(path) != identity:
+            found.close()
+            raise has_changed(path)
+        return found
 
     return open_part
 
@@ -136,77 +131,8 @@ def convert_trace(
     Raises TraceReadError where the input is no trace that can be read, PatternError and UsageError
     where there is no such ``part``.
     """
-    data, layout = _read(path, args, part, progress)
+    data, layout = read_file(TraceFile.at(path), args, part, progress)
     return fxt.encode(data, layout), data.ledger
-
-
-def _read(
-    path: str | Path, args: ArgSelection, part: Limits | None, progress: Progress | None
-) -> tuple[TraceData, Layout]:
-    """A trace, or a part of it, laid out; a large file is read twice, so that less is held."""
-    if part and (estimate_slices(path) or 0) >= _READ_TWICE:
-        return _read_twice(path, args, part, progress)
-    if not _fits(path):
-        if part:
-            return _read_twice(path, args, part, progress)
-        raise _too_large(path, progress)
-    data = read_trace(path, args=args, progress=_stage(progress, "reading"))
-    return cut(data, part) if part else (data, arrange(data))
-
-
-def _read_twice(
-    path: str | Path, args: ArgSelection, part: Limits, progress: Progress | None
-) -> tuple[TraceData, Layout]:
-    """First what tells what belongs to the part, then that."""
-    narrowed = _choose(path, part, progress)
-    give_back()
-    keep = Keep(narrowed.slices, narrowed.flows)
-    data = read_trace(path, args=args, progress=_stage(progress, "reading"), keep=keep)
-    return cut_narrowed(data, part)
-
-
-def _choose(path: str | Path, part: Limits, progress: Progress | None) -> Narrowed:
-    overview = survey_trace(path, progress=_stage(progress, "looking through"))
-    narrowed = narrow(overview, part)
-    free, slices = free_memory(), int(narrowed.slices.sum())
-    if free is not None and slices * READ_BYTES > free:
-        raise TraceReadError(
-            f"{path}: too large a part: {needs(slices, READ_BYTES, free)}",
-            hint=Extent.of(overview).advice(free // READ_BYTES),
-        )
-    return narrowed
-
-
-def _fits(path: str | Path) -> bool:
-    """Whether the memory can hold all of a trace, as far as that can be told."""
-    free, slices = free_memory(), estimate_slices(path)
-    return free is None or slices is None or slices * READ_BYTES <= free
-
-
-def _too_large(path: str | Path, progress: Progress | None) -> TraceReadError:
-    """What to say of a file that does not fit; the file is looked through for what would."""
-    free, slices = free_memory() or 0, estimate_slices(path) or 0
-    hint = f"Use --window, --steps or --under{WHERE}"
-    size = file_size(os.stat(path).st_size)
-    if slices * SURVEY_BYTES <= free:
-        extent = Extent.of(survey_trace(path, progress=_stage(progress, "looking through")))
-        slices, hint = len(extent), extent.advice(free // READ_BYTES)
-        size += f", {duration(extent.end - extent.begin)}"
-    return TraceReadError(
-        f"{path} ({size}) is too large: {needs(slices, READ_BYTES, free)}", hint=hint
-    )
-
-
-@contextmanager
-def _enough(path: str) -> Iterator[None]:
-    """Turns the end of the memory into an error that says what to do."""
-    try:
-        yield
-    except MemoryError as error:
-        raise TraceReadError(
-            f"{path}: the memory does not suffice",
-            hint=f"Use --window, --steps or --under{WHERE}",
-        ) from error
 
 
 def _engine_name(name: str | None) -> str | None:
@@ -235,7 +161,6 @@ def _load(
     info, ledger = describe(data, path), data.ledger
     content = _Content(data, layout, engine_name)
     joined = None if engine_name else join(data, layout)
-    del data, layout
     give_back()
     if kept and joined:
         kept.write(StoredTrace(info, ledger, joined))
@@ -261,7 +186,7 @@ def _reopen(
             with suppress(EngineError):
                 return open_wasm(on_compile=notify, image=image)
         kept.check_current()
-        data = read_trace(kept.path, args=kept.args, progress=_stage(progress, "reading"))
+        data = read_trace(kept.path, args=kept.args, progress=stage(progress, "reading"))
         kept.check_current()
         return _start(_Content(data, arrange(data), None), path, notify, progress, kept)
 
@@ -318,7 +243,7 @@ def _start(
     engine = open_engine(content.engine or large, on_compile=notify)
     try:
         with in_notebook(path) if progress is None else nullcontext(progress) as told:
-            _fill(engine, chunks, _stage(told, "loading"))
+            _fill(engine, chunks, stage(told, "loading"))
         _prove(engine, content.slices)
         _register(engine, ops)
         if kept and engine.name == "wasm":
@@ -350,10 +275,6 @@ def _register(engine: Engine, ops: dict[str, str]) -> None:
     except QueryError:
         modules |= library.portable_modules()
     engine.register_package(library.PACKAGE, modules)
-
-
-def _stage(progress: Progress | None, name: str) -> Callable[[int, int], None] | None:
-    return None if progress is None else lambda done, total: progress(name, done, total)
 
 
 def _fill(engine: Engine, chunks: list[bytes], progress: Callable[[int, int], None] | None) -> None:

@@ -81,15 +81,9 @@ class OpSums:
         """Where the GPU work belongs; ``busy`` is added up, as each trace has GPUs of its own."""
         return functools.reduce(_add_accounts, (item.gpu for item in self.each))
 
-    def by_trace(self) -> pd.DataFrame:
-        """One row an op and trace: ``path``, and OP_FIELDS."""
-        return pd.concat(
-            [item.ops.assign(path=item.path) for item in self.each], ignore_index=True
-        )[["path", *(field.name for field in OP_FIELDS)]]
-
 
 def sum_ops(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     under: Patterns = None,
     match: Patterns = None,
     *,
@@ -114,7 +108,7 @@ def sum_ops(
     """
     limits = {"steps": steps, "skip_first": skip_first, "window": window}
     asked = ask_ops(under, match, limits)
-    names = [str(path) for path in paths]
+    names = [str(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not names:
         raise UsageError("there is no trace to sum up", hint="Give at least one path.")
     sums = read_ops(names, asked, Opening(), Workers(jobs, on))

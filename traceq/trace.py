@@ -21,7 +21,7 @@ from traceq.asking import AskedTrace
 from traceq.calls import CALL_FIELDS, SCOPE_CALL_FIELDS, calls_table, scope_calls_table
 from traceq.calltree import Forest, plant
 from traceq.engine import DeferredEngine
-from traceq.errors import PatternError, TraceReadError, UsageError
+from traceq.errors import PatternError, UsageError
 from traceq.gpu import Activities, gpu_spans, join_activities, waits
 from traceq.info import TraceInfo
 from traceq.kernels import (
@@ -185,14 +185,7 @@ class Trace:
                 f"{self.path} cannot be read again, for a part of it",
                 hint="Use Trace.sql(), or open a file.",
             )
-        part = self._open_part(limits)
-        if self._ledger is None or part.ledger.total.read != self._ledger.total.read:
-            part.close()
-            raise TraceReadError(
-                f"{self.path} has changed since it was opened",
-                hint="Open it again, or work on a copy.",
-            )
-        return part
+        return self._open_part(limits)
 
     @property
     def slices(self) -> SliceTable:

@@ -24,6 +24,7 @@ from traceq.history.recording import FILE
 from traceq.history.refs import runs_meant
 from traceq.history.series import not_recorded
 from traceq.history.store import History
+from traceq.limits import Limits
 from traceq.many import Done, Workers
 from traceq.maps import parse_map
 from traceq.ranks import Ranks, gather_ranks
@@ -183,7 +184,8 @@ def read_ranks(
     names: Sequence[str], question: Question, opening: dict[str, Any], workers: Workers
 ) -> tuple[Ranks, list[LeftOut]]:
     """The captures of one run's ranks, read, and the files that cannot be."""
-    captures, left = read_captures(expand(names), question, opening, workers)
+    needed = Limits(question.under or None, **question.limits)
+    captures, left = split(_gathered(expand(names), question, opening, workers, needed))
     ranks = gather_ranks(captures)
     return replace(ranks, doubts=(*map(str, left), *ranks.doubts)), left
 
@@ -258,10 +260,15 @@ def read_captures(
 
 
 def _gathered(
-    paths: Sequence[str], question: Question, opening: dict[str, Any], workers: Workers
+    paths: Sequence[str],
+    question: Question,
+    opening: dict[str, Any],
+    workers: Workers,
+    needed: Limits | None = None,
 ) -> list[Done[Reading]]:
     with reading(paths) as progress:
-        return [*gather(paths, question, how_to_open(opening), workers, progress)]
+        opener = how_to_open(opening)
+        return [*gather(paths, question, opener, workers, progress, needed=needed)]
 
 
 def read_capture(path: str, question: Question, opening: dict[str, Any]) -> Reading:

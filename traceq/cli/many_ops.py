@@ -13,9 +13,10 @@ from traceq.cli.part import limit_words
 from traceq.errors import UsageError
 from traceq.many import Workers
 from traceq.op_sums import OpSums, ask_ops, read_ops
+from traceq.ops import OP_FIELDS
 from traceq.ranks import Ranks
 from traceq.reading import Question
-from traceq.report import Part, cut, ops_report, sorted_ops
+from traceq.report import SORT_KEYS, Part, cut, ops_report, sorted_ops
 from traceq.report.ranks import ranks_report
 from traceq.table import records
 from traceq.units import plural
@@ -30,7 +31,7 @@ class Shown:
     by: str | None
     under: tuple[str, ...]
     match: tuple[str, ...]
-    sort: str
+    sort: str | None
     within: dict[str, Any]
     limit: int | None
     format_: str
@@ -44,6 +45,7 @@ def show_ops(paths: Sequence[str], shown: Shown, opening: dict[str, Any], worker
             "rows of each trace are too many to print", hint="Add --format csv, or json."
         )
     if shown.by == "rank":
+        _check_ranks(shown)
         question = Question(under=shown.under, **shown.within)
         ranks, left = read_ranks(paths, question, opening, workers)
         text = _ranks_text(ranks, shown)
@@ -56,9 +58,20 @@ def show_ops(paths: Sequence[str], shown: Shown, opening: dict[str, Any], worker
     leave((), None, left)
 
 
+def _check_ranks(shown: Shown) -> None:
+    """Raises UsageError for options that would be left unheard."""
+    for value, option in ((shown.match, "--match"), (shown.sort, "--sort")):
+        if value:
+            raise UsageError(
+                f"{option} does not go with --by rank, which lists what differs between ranks",
+                hint=f"Leave {option} away, or use --by trace.",
+            )
+
+
 def _ranks_text(ranks: Ranks, shown: Shown) -> str:
+    ops = ranks.ops if shown.limit is None else ranks.ops.head(shown.limit)
     if shown.format_ == "csv":
-        return records_to_csv(records(ranks.ops), list(ranks.ops.columns))
+        return records_to_csv(records(ops), list(ops.columns))
     if shown.format_ == "json":
         return to_json(
             {
@@ -70,7 +83,7 @@ def _ranks_text(ranks: Ranks, shown: Shown) -> str:
                 "unmatched": ranks.unmatched,
                 "warnings": list(ranks.doubts),
                 "ranks": records(ranks.table),
-                "rows": records(ranks.ops),
+                "rows": records(ops),
             }
         )
     report = ranks_report(ranks, shown.under, limit=shown.limit)
@@ -78,17 +91,29 @@ def _ranks_text(ranks: Ranks, shown: Shown) -> str:
 
 
 def _sums_text(sums: OpSums, shown: Shown) -> str:
-    table = sums.by_trace() if shown.by == "trace" else sums.table
-    if shown.format_ in ("json", "csv") and shown.by is None:
-        table = sorted_ops(table, shown.sort)
-    if shown.format_ == "csv":
-        return records_to_csv(cut(table, "op", shown.limit).plain, list(table.columns))
-    part = _part(sums, shown)
-    if shown.format_ == "json":
-        rows = cut(table, "op", shown.limit).plain
-        return to_json(_head(sums, part, shown) | {"rows_total": len(table), "rows": rows})
-    report = ops_report(table, part, sort=shown.sort, limit=shown.limit, matched=bool(shown.match))
+    part, sort = _part(sums, shown), shown.sort or SORT_KEYS[0]
+    if shown.format_ in ("json", "csv"):
+        rows, columns, total = _rows(sums, shown, sort)
+        if shown.format_ == "csv":
+            return records_to_csv(rows, columns)
+        return to_json(_head(sums, part, shown) | {"rows_total": total, "rows": rows})
+    matched = bool(shown.match)
+    report = ops_report(sums.table, part, sort=sort, limit=shown.limit, matched=matched)
     return render(report, shown.format_, shown.path)
+
+
+def _rows(sums: OpSums, shown: Shown, sort: str) -> tuple[list[dict[str, Any]], list[str], int]:
+    """The rows (of each trace as if it were alone), their columns, and how many there are."""
+    if shown.by != "trace":
+        table = sorted_ops(sums.table, sort)
+        return cut(table, "op", shown.limit).plain, list(table.columns), len(table)
+    rows = [
+        {"path": item.path, **row}
+        for item in sums.each
+        for row in cut(sorted_ops(item.ops, sort), "op", shown.limit).plain
+    ]
+    columns = ["path", *(field.name for field in OP_FIELDS)]
+    return rows, columns, sum(len(item.ops) for item in sums.each)
 
 
 def _head(sums: OpSums, part: Part, shown: Shown) -> dict[str, Any]:

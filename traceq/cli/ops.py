@@ -33,8 +33,7 @@ SCHEMA_VERSION = 1
 @click.option(
     "--sort",
     type=click.Choice(SORT_KEYS),
-    default="total",
-    show_default=True,
+    show_default=SORT_KEYS[0],
     metavar="COLUMN",
     help=f"Sort by {', '.join(SORT_KEYS)}; largest first, op by name.",
 )
@@ -48,7 +47,7 @@ def command(
     by: str | None,
     under: tuple[str, ...],
     match: tuple[str, ...],
-    sort: str,
+    sort: str | None,
     within: dict[str, Any],
     limit: int | None,
     format_: str,
@@ -72,7 +71,10 @@ def command(
         shown = Shown(by, under, match, sort, within, rows, format_, output)
         return show_ops(paths, shown, opening, workers)
     with opened(paths[0], needed=options.limits(under, within), **opening) as source:
-        return write(_result(source, under, match, sort, within, rows, format_, output), output)
+        return write(
+            _result(source, under, match, sort or SORT_KEYS[0], within, rows, format_, output),
+            output,
+        )
 
 
 def _result(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat
+import zipfile
 from pathlib import Path
 
+from traceq.errors import TraceReadError
 from traceq.kineto.source import open_source
 
 JSON_BYTES = 380
@@ -15,15 +17,30 @@ _SAMPLE = 64 << 20
 
 
 def estimate_slices(path: str | Path) -> int | None:
-    """About how many slices a file has; None for what is no file that can be read twice."""
+    """About how many slices a file has; None for what is no file that can be read twice.
+
+    None also where it cannot be read: what is wrong is told by reading it.
+    """
     try:
         status = Path(path).stat()
-    except (OSError, ValueError):
+        if str(path) == "-" or not stat.S_ISREG(status.st_mode):
+            return None
+        size = _unpacked_in_zip(path) if zipfile.is_zipfile(path) else None
+        if size is None:
+            packed, unpacked = _measure(path)
+            size = status.st_size * unpacked // packed if packed else 0
+    except (OSError, ValueError, TraceReadError):
         return None
-    if str(path) == "-" or not stat.S_ISREG(status.st_mode):
+    return size // JSON_BYTES
+
+
+def _unpacked_in_zip(path: str | Path) -> int | None:
+    """What a zip says of its files' sizes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(item.file_size for item in archive.infolist())
+    except zipfile.BadZipFile:
         return None
-    packed, unpacked = _measure(path)
-    return status.st_size * unpacked // max(packed, 1) // JSON_BYTES
 
 
 def _measure(path: str | Path) -> tuple[int, int]:

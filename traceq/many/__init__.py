@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 Task = Callable[[str, Progress | None], Result]
 
 RAY = "ray"
-RAY_ADDRESS = "ray://"
+RAY_PREFIX = "ray://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Workers:
 
     def __post_init__(self) -> None:
         """Raises UsageError for what names no place."""
-        if self.on not in (None, RAY) and not str(self.on).startswith(RAY_ADDRESS):
+        if self.on not in (None, RAY) and not str(self.on).startswith(RAY_PREFIX):
             raise UsageError(
                 f"tasks cannot be run on {self.on!r}",
                 hint="Say ray, or ray://HOST:PORT; without it, processes of this machine are used.",

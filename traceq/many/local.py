@@ -18,10 +18,13 @@ import traceback
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import IO, Any, Self
 
 from traceq.errors import TraceqError, TraceReadError
 from traceq.many import Done, Result, Task, Workers
+from traceq.memory import LIMIT as MEMORY_LIMIT
+from traceq.memory import free_memory
 from traceq.progress import Progress, file_bytes
 
 FEW = 8
@@ -31,7 +34,10 @@ WORTHWHILE = 3_000_000
 """Bytes of all files together from which on starting processes pays."""
 
 _MEMORY, _MEMORY_PLAIN = 20, 2
-"""Bytes of memory for a byte of a packed file while it is read, and of plain JSON; measured."""
+"""Bytes of memory for a byte of a packed file while it is read, and of plain JSON; measured.
+
+Twice what slices take (``fitting``), so that no file need be opened to know it.
+"""
 
 _TRIES = 2
 
@@ -44,9 +50,10 @@ def start_early(paths: Sequence[str], module: str) -> None:
 
     A process that has much to import itself gains that time: its children import meanwhile.
     """
-    for _ in range(_number_of_helpers(paths, Workers())):
+    share = _Share.of(paths, Workers())
+    for _ in range(share.children):
         with suppress(OSError):  # no memory, no processes: it is tried again when there is a task
-            _early.append(_start_child(module))
+            _early.append(_start_child(share.memory, module))
 
 
 def end_early() -> None:
@@ -60,9 +67,10 @@ def run_here(
 ) -> Generator[Done[Result]]:
     """See :func:`traceq.many.run_each`."""
     board = _Board(paths)
-    helpers = _Helpers(task, board)
+    share = _Share.of(paths, workers)
+    helpers = _Helpers(task, board, share.memory)
     try:
-        helpers.start(_number_of_helpers(paths, workers))
+        helpers.start(share.children)
         for number, path in enumerate(paths):
             while (done := board.result(number)) is None:
                 _do_or_wait(task, board, helpers, progress)
@@ -106,33 +114,40 @@ def try_task(task: Task[Result], path: str, progress: Progress | None = None) ->
         return Done(path, error=too_large(path, "it does not fit into memory"))
 
 
-def too_large(path: str, reason: str) -> TraceReadError:
+def too_large(
+    path: str,
+    reason: str,
+    hint: str = "Read fewer at a time (--jobs 1), or on a machine with more memory.",
+) -> TraceReadError:
     """The error for a trace that no process could read to its end."""
-    return TraceReadError(
-        f"{path}: {reason}",
-        hint="Read fewer at a time (--jobs 1), or on a machine with more memory.",
-    )
+    return TraceReadError(f"{path}: {reason}", hint=hint)
 
 
-def _number_of_helpers(paths: Sequence[str], workers: Workers) -> int:
-    """How many children: one fewer than there is work for where this process does some."""
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """How many children there are to be, and what memory each of them may use (None: unknown)."""
+
+    children: int
+    memory: int | None
+
+    @classmethod
+    def of(cls, paths: Sequence[str], workers: Workers) -> Self:
+        """One child fewer than there is work for where this process does some."""
+        free = free_memory()
+        processes = _number_of_processes(paths, workers, free)
+        is_shared = len(paths) <= FEW or processes == 1
+        memory = free // max(processes, 1) if free is not None else None
+        return cls(processes - 1 if is_shared else processes, memory)
+
+
+def _number_of_processes(paths: Sequence[str], workers: Workers, free: int | None) -> int:
     if workers.jobs is not None:
-        wanted = min(workers.jobs, len(paths))
-        return wanted if len(paths) > FEW and wanted > 1 else wanted - 1
+        return min(workers.jobs, len(paths))
     if len(paths) < 2 or sum(map(file_bytes, paths)) < WORTHWHILE:
-        return 0
-    processes = min(_cores(), len(paths), _room(paths))
-    return processes if len(paths) > FEW else processes - 1
-
-
-def _room(paths: Sequence[str]) -> int:
-    """How many of the files fit into memory at once."""
-    need = max(map(memory_of, paths), default=0) + 1
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):  # not told on this platform
-        return 2
-    return max(1, free // need)
+        return 1
+    need = max(map(memory_of, paths)) + 1
+    room = 2 if free is None else max(1, free // need)
+    return min(_cores(), len(paths), room)
 
 
 def memory_of(path: str) -> int:
@@ -179,14 +194,22 @@ class _Board:
     def take_here(self, *, is_shared: bool, are_helpers: bool) -> int | None:
         """What the calling process should do now; None: wait for the others.
 
-        What has killed a child is left to other children, as long as there are any.
+        What has killed a child is left to other children, or given up where there are none.
         """
         with self._changed:
-            for number in self._left:
-                is_new = is_shared and not self._tries[number]
-                if is_new or not are_helpers or _is_ours(self.paths[number]):
+            for number in [*self._left]:
+                if self._tries[number] and not are_helpers:
+                    self._left.remove(number)
+                    self._give_up(number, "the process that read it was killed")
+                elif not self._tries[number] and (
+                    is_shared or not are_helpers or _is_ours(self.paths[number])
+                ):
                     return self._begin(number)
             return None
+
+    def _give_up(self, number: int, reason: str) -> None:
+        path = self.paths[number]
+        self.put(number, Done(path, error=too_large(path, reason)))
 
     def _begin(self, number: int) -> int:
         self._left.remove(number)
@@ -200,8 +223,7 @@ class _Board:
                 self._left.append(number)
                 self._changed.notify_all()
                 return
-        reason = f"the process that read it was killed twice (exit code {code})"
-        self.put(number, Done(self.paths[number], error=too_large(self.paths[number], reason)))
+        self._give_up(number, f"the process that read it was killed twice (exit code {code})")
 
     def wait(self) -> None:
         """Until something has changed, or a moment for the bar's clock."""
@@ -222,9 +244,10 @@ def _is_ours(path: str) -> bool:
 class _Helpers:
     """The children, and a thread for each that gives it paths."""
 
-    def __init__(self, task: Task[Any], board: _Board) -> None:
+    def __init__(self, task: Task[Any], board: _Board, memory: int | None) -> None:
         self._task = pickle.dumps(task)
         self._board = board
+        self._memory = memory
         self._children: list[subprocess.Popen[bytes]] = []
         self._threads: list[threading.Thread] = []
         self._is_over = False
@@ -257,7 +280,10 @@ class _Helpers:
 
     def _serve_one(self) -> bool:
         """Give paths to a child; whether it died over one, so that another is needed."""
-        child = _early.pop() if _early else _start_child()
+        try:
+            child = _early.pop()
+        except IndexError:
+            child = _start_child(self._memory)
         self._children.append(child)
         try:
             return self._feed(child)
@@ -277,11 +303,23 @@ class _Helpers:
                 if not self._is_over:
                     self._board.give_back(number, child.wait())
                 return True
-            self._board.put(number, pickle.loads(answer))
+            self._board.put(number, _unpacked(answer, self._board.paths[number]))
         return False
 
 
-def _start_child(*modules: str) -> subprocess.Popen[bytes]:
+def _unpacked(answer: bytes, path: str) -> Done[Any] | str:
+    """What a child has sent; whatever happens, each path gets an answer."""
+    try:
+        found: Done[Any] | str = pickle.loads(answer)
+    except MemoryError:
+        return Done(path, error=too_large(path, "what it gives does not fit into memory"))
+    except Exception:  # noqa: BLE001  # a defect is the caller's to raise
+        return traceback.format_exc()
+    return found
+
+
+def _start_child(memory: int | None, *modules: str) -> subprocess.Popen[bytes]:
+    share = {} if memory is None else {MEMORY_LIMIT: str(memory)}
     return subprocess.Popen(
         # -P: what lies beside the traces is not to be imported.
         [sys.executable, "-P", "-c", "from traceq.many.local import serve; serve()", *modules],
@@ -289,7 +327,7 @@ def _start_child(*modules: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C is the caller's to answer
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, **share, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
 
 
@@ -338,11 +376,14 @@ def serve() -> None:
     task = pickle.loads(task_text)
     _send(answers, b"ready")
     while (path := _receive(requests)) is not None:
-        _send(answers, pickle.dumps(_answer(task, os.fsdecode(path))))
+        _send(answers, _answer(task, os.fsdecode(path)))
 
 
-def _answer(task: Task[Any], path: str) -> Done[Any] | str:
+def _answer(task: Task[Any], path: str) -> bytes:
     try:
-        return try_task(task, path)
+        return pickle.dumps(try_task(task, path))
+    except MemoryError:
+        error = too_large(path, "what it gives does not fit into memory")
+        return pickle.dumps(Done(path, error=error))
     except Exception:  # noqa: BLE001  # a defect is the caller's to raise
-        return traceback.format_exc()
+        return pickle.dumps(traceback.format_exc())

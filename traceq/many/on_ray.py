@@ -13,11 +13,11 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import chdir, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, chdir, contextmanager, redirect_stdout
 from itertools import islice
 from typing import Any
 
-from traceq.errors import EngineError
+from traceq.errors import EngineError, TraceReadError
 from traceq.many import RAY, Done, Result, Task, Workers
 from traceq.many.local import memory_of, too_large, try_task
 from traceq.progress import Progress
@@ -43,9 +43,10 @@ def run_on_ray(
         ahead = deque(islice(given, _AHEAD * max(cores, 4)))
         try:
             for number, path in enumerate(paths):
-                reference = ahead.popleft()
-                ahead.extend(islice(given, 1))
+                reference = ahead[0]
                 yield try_task(task, path) if reference is None else _take(ray, reference, path)
+                ahead.popleft()
+                ahead.extend(islice(given, 1))
                 if progress is not None:
                     progress("captures", number + 1, len(paths))
         finally:
@@ -71,19 +72,46 @@ def _take(ray: Any, reference: Any, path: str) -> Done[Any]:
     """The result of a task, once it is there; what killed its processes is the file's error."""
     try:
         return ray.get(reference)  # type: ignore[no-any-return]
-    except ray.exceptions.RayTaskError:  # a defect of the task, with its own traceback
-        raise
+    except ray.exceptions.RayTaskError as error:
+        if _NOT_IMPORTED not in str(error):
+            raise  # a defect of the task, with its own traceback
+        raise EngineError(
+            f"a machine of the cluster has another Python than this one: {_last_line(error)}",
+            hint="Install the same traceq in the Python of all its machines.",
+        ) from error
     except ray.exceptions.RayError as error:
-        reason = str(error).strip().splitlines()[0]
-        text = f"the cluster could not read it in {1 + _RETRIES} tries ({reason})"
-        return Done(path, error=too_large(path, text))
+        text = f"the cluster could not read it in {1 + _RETRIES} tries ({_first_line(error)})"
+        return Done(path, error=too_large(path, text, "Give its machines more memory."))
+    except ConnectionError as error:
+        raise EngineError(
+            f"the connection to the cluster is lost: {_first_line(error)}",
+            hint="Run the command again, on a machine of the cluster if it is lost again.",
+        ) from error
+
+
+_NOT_IMPORTED = "failed to import"
+"""Ray's words for a task that a machine's Python does not know."""
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _in_folder(task: Task[Any], path: str, folder: str) -> Done[Any]:
     """Runs on the cluster: paths mean there what they mean to the caller."""
-    with suppress(OSError), chdir(folder):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(chdir(folder))
+        except OSError:
+            if not os.path.isabs(path):
+                hint = "Name the traces by their full paths."
+                text = f"{path}: a machine of the cluster has no folder {folder}"
+                return Done(path, error=TraceReadError(text, hint=hint))
         return try_task(task, path)
-    return try_task(task, path)
 
 
 @contextmanager
@@ -107,9 +135,8 @@ def _cluster(address: str | None) -> Iterator[Any]:
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise EngineError(
-            f"there is no Ray cluster at {address}: {reason}",
+            f"there is no Ray cluster at {address}: {_first_line(error)}",
             hint="Check the address; --on ray uses the cluster of RAY_ADDRESS, or this machine.",
         ) from error
     try:
