@@ -77,14 +77,18 @@ def nearest_above(parent: Ints, chosen: Bools, ids: Ints) -> Ints:
 
 def nearest(parent: Ints, chosen: Bools) -> Ints:
     """For each slice the nearest chosen one that it is or is below; -1 for none."""
-    found = np.where(chosen, np.arange(len(parent)), parent)
-    while True:
+    nowhere = len(parent)  # what stands for no parent: it leads to itself, as a chosen slice does
+    jump = np.append(parent, nowhere).astype(np.int32)
+    jump[jump < 0] = nowhere
+    own = np.flatnonzero(chosen)
+    jump[own] = own
+    is_end = np.append(chosen, True)
+    while not is_end.take(jump).all():
         # Each round doubles the way that a slice has looked up.
-        on_way = np.flatnonzero(found >= 0)
-        on_way = on_way[~chosen[found[on_way]]]
-        if not len(on_way):
-            return found
-        found[on_way] = found[found[on_way]]
+        jump = jump.take(jump)
+    found = jump[:-1].astype(np.int64)
+    found[found == nowhere] = NONE
+    return found
 
 
 def outermost(parent: Ints, chosen: Bools) -> Bools:
