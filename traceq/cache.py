@@ -13,10 +13,10 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import platformdirs
 
@@ -65,20 +65,13 @@ class Cache:
 
     def write(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
         """Keep the parts, one after the other, as one entry; readers see all of it or nothing."""
-        temporary = None
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.folder.chmod(0o700)
-            handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".")
-            size = _write_checked(handle, key, parts)
-            if size <= self.limit:
-                os.replace(temporary, self._path(key))
-                self._make_room()
-        except OSError:  # no space, or not ours to write: the next time makes it again
-            pass
-        finally:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+        if _HEAD_BYTES + sum(memoryview(part).nbytes for part in parts) > self.limit:
+            return
+        with suppress(OSError):  # no space, or not ours to write: the next time makes it again
+            with private_file(self._path(key)) as file:
+                file.write(_MAGIC + _digest(key, parts))
+                file.writelines(parts)
+            self._make_room()
 
     def entries(self) -> list[Entry]:
         """All entries, those used last first."""
@@ -126,12 +119,21 @@ def user_cache() -> Cache:
     return Cache(cache_folder() / "traces", limit)
 
 
-def _write_checked(handle: int, key: str, parts: Sequence[bytes | memoryview]) -> int:
-    """Write the parts behind their checksum; the size of all."""
-    with os.fdopen(handle, "wb") as file:
-        file.write(_MAGIC + _digest(key, parts))
-        file.writelines(parts)
-        return file.tell()
+@contextmanager
+def private_file(path: Path) -> Iterator[BinaryIO]:
+    """A file in the user's own folder; readers see all of it in its place, or what was there.
+
+    Raises OSError where it cannot be written.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
 
 
 def _digest(key: str, parts: Sequence[bytes | memoryview]) -> bytes:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
 import wasmtime
 
 from traceq.cache import cache_folder as user_folder
-from traceq.cache import is_private
+from traceq.cache import is_private, private_file
 
 # Part of the key: an entry compiled under other options would be refused by wasmtime.
 _OPTIONS = "epoch_interruption memory64 stack"
@@ -103,21 +103,11 @@ def _read_entry(engine: wasmtime.Engine, entry: Path) -> wasmtime.Module | None:
 
 
 def _write_entry(key: str, payload: bytes) -> None:
-    """Writes beside the entry and renames, so that readers see a whole entry or none."""
     entry = cache_folder() / f"{key}-{hashlib.sha256(payload).hexdigest()}.cwasm"
-    temporary = None
-    try:
-        entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        entry.parent.chmod(0o700)
-        handle, temporary = tempfile.mkstemp(dir=entry.parent, prefix=key)
-        with os.fdopen(handle, "wb") as file:
+    with suppress(OSError):  # no cache then: the next start compiles again
+        with private_file(entry) as file:
             file.write(payload)
-        os.replace(temporary, entry)
         _remove_old(key, entry)
-    except OSError:
-        # No cache then: the next start compiles again.
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def _remove_old(key: str, entry: Path) -> None:
