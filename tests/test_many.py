@@ -340,6 +340,19 @@ def test_one_path_is_one_trace() -> None:
     assert traceq.sum_ops(str(path)).equals(traceq.sum_ops([path]))
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_machine_that_does_not_know_the_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "known_here.py").write_text("def task(path, progress=None):\n    return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import known_here
+
+    with pytest.raises(EngineError, match="No module named 'known_here'") as error:
+        list(run_each(known_here.task, ["a"], Workers(on="ray")))
+    assert "Install the same traceq" in str(error.value.hint)
+
+
 def test_a_folder_that_a_machine_does_not_have(tmp_path: Path) -> None:
     task = Task(tmp_path)
     assert on_ray._in_folder(task, "/abc", "/not there").result == 4

@@ -73,7 +73,7 @@ def _take(ray: Any, reference: Any, path: str) -> Done[Any]:
     try:
         return ray.get(reference)  # type: ignore[no-any-return]
     except ray.exceptions.RayTaskError as error:
-        if _NOT_IMPORTED not in str(error):
+        if not any(words in str(error) for words in _NOT_IMPORTED):
             raise  # a defect of the task, with its own traceback
         raise EngineError(
             f"a machine of the cluster has another Python than this one: {_last_line(error)}",
@@ -89,8 +89,8 @@ def _take(ray: Any, reference: Any, path: str) -> Done[Any]:
         ) from error
 
 
-_NOT_IMPORTED = "failed to import"
-"""Ray's words for a task that a machine's Python does not know."""
+_NOT_IMPORTED = ("failed to import", "ModuleNotFoundError", "ImportError")
+"""What is said of a task that a machine's Python does not know, or of which it lacks a part."""
 
 
 def _first_line(error: BaseException) -> str:
@@ -135,9 +135,11 @@ def _cluster(address: str | None) -> Iterator[Any]:
                 logging_level=logging.ERROR,
             )
     except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
+        place = os.environ.get("RAY_ADDRESS", address) if address == RAY else address
         raise EngineError(
-            f"there is no Ray cluster at {address}: {_first_line(error)}",
-            hint="Check the address; --on ray uses the cluster of RAY_ADDRESS, or this machine.",
+            f"there is no Ray cluster at {place}: {_first_line(error)}",
+            hint="Check the address; --on ray uses the cluster of RAY_ADDRESS, or this machine. Of "
+            "a cluster that wants a token, RAY_AUTH_MODE=token takes yours.",
         ) from error
     try:
         yield ray
