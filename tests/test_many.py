@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
@@ -332,6 +335,53 @@ def test_rows_of_each_trace_are_sorted_and_cut() -> None:
     assert rows == [
         {"path": p, **row} for p, of_one in zip(paths, alone, strict=True) for row in of_one
     ]
+
+
+@pytest.mark.parametrize("again", ["{}", "./{}", "link"])
+def test_a_file_that_is_named_twice(
+    again: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(RANK, tmp_path / "a.gz")
+    (tmp_path / "link").symlink_to("a.gz")
+    monkeypatch.chdir(tmp_path)
+    done = run("ops", "a.gz", again.format("a.gz"))
+    assert isinstance(done.exception, UsageError)
+    assert "added twice" in str(done.exception)
+
+
+def test_what_a_shell_hands_over_is_read_here(tmp_path: Path) -> None:
+    first, *others = map(str, write_ranks(RANK, tmp_path, FEW + 1))
+    tables = []
+    for name in (first, "/dev/stdin", "-", f"<(cat {first})"):
+        words = f"{sys.executable} -m traceq ops -j 2 --format csv --no-cache {name}"
+        with open(first, "rb") as given:
+            done = subprocess.run(
+                ["bash", "-c", f"{words} {' '.join(others)}"],
+                stdin=given,
+                capture_output=True,
+                check=True,
+                timeout=60,
+            )
+        tables.append(pd.read_csv(io.BytesIO(done.stdout)).drop(columns="most_path"))
+    assert len(tables[0]) > 100
+    assert all(table.equals(tables[0]) for table in tables)
+
+
+def test_an_address_that_is_none() -> None:
+    for on in ("ray://", "ray://host", "ray://:1", "cluster"):
+        with pytest.raises(UsageError):
+            Workers(on=on)
+    assert Workers(on="ray://[::1]:10001").on
+
+
+@pytest.mark.parametrize(("more", "code"), [("", "0"), ("none.json", "2")])
+def test_the_exit_code_where_the_reader_has_gone(more: str, code: str) -> None:
+    words = f"{sys.executable} -m traceq ops {RANK} {more} --no-cache"
+    command = f"{words} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == code
 
 
 def test_one_path_is_one_trace() -> None:

@@ -21,6 +21,7 @@ from traceq.kineto import ArgSelection
 from traceq.limits import Limits
 from traceq.loading import open_trace
 from traceq.many import HERE, Done, Workers, run_each
+from traceq.many.local import is_ours
 from traceq.part import Part
 from traceq.progress import Progress
 from traceq.reading import Question, Reading, Words, read
@@ -160,7 +161,7 @@ class _ReadCapture:
     def __call__(self, trace: Trace) -> _Packed:
         question = replace(self.question, words=Words())
         capture = read(trace, question)
-        part = question.part_of(trace) if trace.path == "-" else None
+        part = question.part_of(trace) if is_ours(trace.path) else None
         return _Packed(pack(capture), capture.info, part)
 
 

@@ -163,6 +163,10 @@ class Tally:
     clamped: int = 0
 
 
+NO_TIME, OUT_OF_RANGE = UNPLACED = "no usable ts or dur", "time out of range"
+"""Why events are not carried that have no place in time."""
+
+
 @dataclass(slots=True)
 class Ledger:
     """The account of every event in the file, by phase and category.

@@ -7,6 +7,7 @@ left to ``ranks``, what is more than noise to ``compare``.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -128,10 +129,22 @@ def read_ops(
     progress: Progress | None = None,
 ) -> OpSums:
     """Read the ops of each trace and add them up. Raises the first error where none can be read."""
+    _check_names(paths)
     needed = Limits(under=asked.under or None, **asked.limits)
     done = gather_each(paths, asked, opening, workers, progress, needed=needed)
     found, left = split([*done])
     return OpSums(add(found), tuple(found), tuple(left))
+
+
+def _check_names(paths: Sequence[str]) -> None:
+    """Raises UsageError for a file that is named twice: its calls would count double."""
+    names: dict[str, str] = {}
+    for path in paths:
+        file = path if path == "-" else os.path.realpath(path)
+        if file in names:
+            same = "is named twice" if path == names[file] else f"is the same file as {names[file]}"
+            raise UsageError(f"{path} {same}: its calls would be added twice", hint="Name it once.")
+        names[file] = path
 
 
 def ask_ops(under: Patterns, match: Patterns, limits: dict[str, Any]) -> OpsAsked:

@@ -33,7 +33,7 @@ from traceq.kernels import (
     kernels_table,
 )
 from traceq.limits import Limits
-from traceq.model import Field, Joined, Ledger, SliceTable
+from traceq.model import UNPLACED, Field, Joined, Ledger, SliceTable
 from traceq.names import fold_name
 from traceq.ops import GPU_SIDE, OP_FIELDS, ops_table, sorted_ops, sum_ops
 from traceq.outline import Outline, Vocabulary, lay_out
@@ -400,6 +400,8 @@ class Trace:
         found = list(self._ledger.notes)
         if self.slices.dur.sum(dtype=np.float64) >= 2**62:
             found.append("its durations add up to more than a hundred years: sums are wrong")
+        if unplaced := sum(self._ledger.reasons[reason] for reason in UNPLACED):
+            found.append(f"{unplaced} of {total.read} events have no time that can be used")
         if total.unreadable:
             found.append(f"{total.unreadable} of {total.read} events could not be read")
         return found

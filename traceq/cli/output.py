@@ -66,8 +66,12 @@ def _print(text: str) -> None:
     if sys.stdout is None:  # closed by the caller
         return
     # Not by click, which takes escape sequences out of names where stdout is no terminal.
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (head, less): no error, and what is to be said by exit code still is.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_file(path: Path, chunks: Iterable[bytes]) -> None:

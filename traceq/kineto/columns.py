@@ -23,6 +23,8 @@ from traceq.kineto.events import ABSENT, Chunk, Event, Scalar, lenient_json
 from traceq.kineto.native import PlainEvents
 from traceq.kineto.renumber import Interner, Renumbering
 from traceq.model import (
+    NO_TIME,
+    OUT_OF_RANGE,
     AsyncEvent,
     Bools,
     CounterSample,
@@ -205,8 +207,8 @@ class ColumnBuilder:
         dur = np.where(instant, 0, chunk.dur)
         timed = (complete & chunk.has_ts & chunk.has_dur) | instant
         placeable = timed & (chunk.ts >= 0) & (chunk.ts <= _TIME_MAX - np.maximum(dur, 0))
-        self._refuse(chunk.events, complete & ~timed, "no usable ts or dur")
-        self._refuse(chunk.events, timed & ~placeable, "time out of range")
+        self._refuse(chunk.events, complete & ~timed, NO_TIME)
+        self._refuse(chunk.events, timed & ~placeable, OUT_OF_RANGE)
         self._count_negative(chunk.events, placeable & (dur < 0))
         which = np.flatnonzero(placeable)
         events = [chunk.events[index] for index in which.tolist()]
@@ -389,7 +391,7 @@ class ColumnBuilder:
         if event.ph == "M":
             return self._add_metadata(event)
         if ts is None or not 0 <= ts <= _TIME_MAX:
-            return "no usable ts or dur"
+            return NO_TIME
         if event.ph == "C":
             return self._add_counter(event, ts)
         if event.id is None and event.ph in FLOW_ROLES | ASYNC_ROLES:

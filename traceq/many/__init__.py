@@ -18,6 +18,7 @@ who have them, a folder a task, as one list of 100,000 paths takes a shared file
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ Result = TypeVar("Result")
 Task = Callable[[str, Progress | None], Result]
 
 RAY = "ray"
-RAY_PREFIX = "ray://"
+_RAY_CLIENT = re.compile(r"ray://[^/\s]+:\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Workers:
 
     def __post_init__(self) -> None:
         """Raises UsageError for what names no place."""
-        if self.on not in (None, RAY) and not str(self.on).startswith(RAY_PREFIX):
+        if self.on not in (None, RAY) and not _RAY_CLIENT.fullmatch(str(self.on)):
             raise UsageError(
                 f"tasks cannot be run on {self.on!r}",
                 hint="Say ray, or ray://HOST:PORT; without it, processes of this machine are used.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
+import stat
 import struct
 import subprocess
 import sys
@@ -187,7 +188,7 @@ class _Board:
         """The next one for a child; what cannot be read elsewhere is left to the caller."""
         with self._changed:
             for number in self._left:
-                if not _is_ours(self.paths[number]):
+                if not is_ours(self.paths[number]):
                     return self._begin(number)
             return None
 
@@ -202,7 +203,7 @@ class _Board:
                     self._left.remove(number)
                     self._give_up(number, "the process that read it was killed")
                 elif not self._tries[number] and (
-                    is_shared or not are_helpers or _is_ours(self.paths[number])
+                    is_shared or not are_helpers or is_ours(self.paths[number])
                 ):
                     return self._begin(number)
             return None
@@ -236,9 +237,18 @@ class _Board:
             self._left.clear()
 
 
-def _is_ours(path: str) -> bool:
-    """Whether only this process can read it: its standard input."""
-    return path == "-"
+_OF_A_PROCESS = ("/dev/std", "/dev/fd/", "/proc/self/")
+"""Paths that lead each process to files of its own."""
+
+
+def is_ours(path: str) -> bool:
+    """Whether only this process can read it: its standard input, what a shell hands it, a pipe."""
+    if path == "-" or path.startswith(_OF_A_PROCESS):
+        return True
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 class _Helpers:

@@ -19,7 +19,7 @@ from typing import Any
 
 from traceq.errors import EngineError, TraceReadError
 from traceq.many import RAY, Done, Result, Task, Workers
-from traceq.many.local import memory_of, too_large, try_task
+from traceq.many.local import is_ours, memory_of, too_large, try_task
 from traceq.progress import Progress
 
 _RETRIES = 2
@@ -55,12 +55,12 @@ def run_on_ray(
 
 
 def _give(ray: Any, task: Task[Any], paths: Sequence[str]) -> Iterator[Any]:
-    """A reference to the coming result of each path; None for standard input."""
+    """A reference to the coming result of each path; None for what is read here."""
     remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(_in_folder)
     shared, folder, most = ray.put(task), os.getcwd(), _node_memory(ray)
     for path in paths:
         memory = min(memory_of(path), most)
-        yield None if path == "-" else remote.options(memory=memory).remote(shared, path, folder)
+        yield None if is_ours(path) else remote.options(memory=memory).remote(shared, path, folder)
 
 
 def _node_memory(ray: Any) -> int:
