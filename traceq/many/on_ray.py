@@ -50,8 +50,9 @@ def run_on_ray(
                 if progress is not None:
                     progress("captures", number + 1, len(paths))
         finally:
+            # Not by force: Ray 2.60 ends this process where a result comes in at that moment.
             for reference in filter(None, ahead):
-                ray.cancel(reference, force=True)
+                ray.cancel(reference)
 
 
 def _give(ray: Any, task: Task[Any], paths: Sequence[str]) -> Iterator[Any]:
