@@ -161,12 +161,15 @@ class _Narrowing:
         return Narrowed(spans.overlap(), self._arrows)
 
     def _selected(self) -> Bools:
-        """Marks the slices that start in time and overlap a scope."""
+        """Marks the slices that start in time and within a scope."""
         if self._scopes is None:
             return self._timely
         scopes = _Spans(self._overview)
         scopes.add_slices(np.flatnonzero(self._scopes))
-        return self._timely & scopes.overlap()
+        # What only surrounds a scope starts before it, and is not to be followed downwards.
+        return self._timely & scopes.meet(
+            self._overview.track[self._overview.kind], self._overview.ts
+        )
 
     # The GPU
 
