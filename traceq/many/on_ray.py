@@ -77,15 +77,15 @@ def _take(ray: Any, reference: Any, path: str) -> Done[Any]:
         if not any(words in str(error) for words in _NOT_IMPORTED):
             raise  # a defect of the task, with its own traceback
         raise EngineError(
-            f"a machine of the cluster has another Python than this one: {_last_line(error)}",
+            f"a machine of the cluster has another Python than this one: {_lines(error)[-1]}",
             hint="Install the same traceq in the Python of all its machines.",
         ) from error
     except ray.exceptions.RayError as error:
-        text = f"the cluster could not read it in {1 + _RETRIES} tries ({_first_line(error)})"
+        text = f"the cluster could not read it in {1 + _RETRIES} tries ({_lines(error)[0]})"
         return Done(path, error=too_large(path, text, "Give its machines more memory."))
     except ConnectionError as error:
         raise EngineError(
-            f"the connection to the cluster is lost: {_first_line(error)}",
+            f"the connection to the cluster is lost: {_lines(error)[0]}",
             hint="Run the command again, on a machine of the cluster if it is lost again.",
         ) from error
 
@@ -94,12 +94,9 @@ _NOT_IMPORTED = ("failed to import", "ModuleNotFoundError", "ImportError")
 """What is said of a task that a machine's Python does not know, or of which it lacks a part."""
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+def _lines(error: BaseException) -> list[str]:
+    """What an error says; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()
 
 
 def _in_folder(task: Task[Any], path: str, folder: str) -> Done[Any]:
@@ -138,7 +135,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
         place = os.environ.get("RAY_ADDRESS", address) if address == RAY else address
         raise EngineError(
-            f"there is no Ray cluster at {place}: {_first_line(error)}",
+            f"there is no Ray cluster at {place}: {_lines(error)[0]}",
             hint="Check the address; --on ray uses the cluster of RAY_ADDRESS, or this machine. Of "
             "a cluster that wants a token, RAY_AUTH_MODE=token takes yours.",
         ) from error
